@@ -1,0 +1,3 @@
+//! Records, checks and shows ktracer traces.
+
+fn main() {}

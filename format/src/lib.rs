@@ -1,0 +1,1 @@
+//! The ktracer trace on disk: writer, memory-mapped reader, recovery.

@@ -1,0 +1,3 @@
+//! Serves a ktracer trace to gdb.
+
+fn main() {}

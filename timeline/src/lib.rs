@@ -1,0 +1,1 @@
+//! Replay of ktracer traces: seek, step, search, memory at a time.

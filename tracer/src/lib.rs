@@ -1,0 +1,1 @@
+//! The QEMU plugin that records a ktracer trace.

@@ -1,1 +1,5 @@
-//! The ktracer trace on disk: writer, memory-mapped reader, recovery.
+//! The ktracer trace on disk: writer, memory-mapped reader, recovery. `SPEC.md` beside this crate defines every byte.
+
+pub mod position;
+
+pub use position::Position;

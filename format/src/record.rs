@@ -145,6 +145,11 @@ impl<W: Write> RecordWriter<W> {
         RecordWriter { file, offset: 0 }
     }
 
+    /// A writer whose file has records up to `offset` and stands there.
+    pub fn at(file: W, offset: u64) -> Self {
+        RecordWriter { file, offset }
+    }
+
     /// Bytes written so far: the offset of the next record.
     pub fn offset(&self) -> u64 {
         self.offset

@@ -2,6 +2,7 @@
 
 pub mod digest;
 pub mod header;
+pub mod memory;
 pub mod position;
 pub mod reader;
 pub mod record;

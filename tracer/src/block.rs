@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
+use ktrace_machine::arm::Flow;
+use ktrace_machine::arm::Mode;
 use ktrace_machine::arm::block::{Block as Decoded, DecodeError};
-use ktrace_machine::arm::effects::Flow;
 use ktrace_machine::arm::instruction::Opaque;
-use ktrace_machine::arm::mode::Mode;
 
 /// No instruction is at an odd address: what never is the next block's.
 const NOWHERE: u32 = 1;
@@ -69,7 +69,16 @@ impl Block {
             Flow::Branch { target, conditional: false } => (target, target),
             _ => (NOWHERE, NOWHERE),
         };
-        Ok(Block { serial, address, instructions: instructions as u32, next, or_next, decoded, code: code.into(), opaque })
+        Ok(Block {
+            serial,
+            address,
+            instructions: instructions as u32,
+            next,
+            or_next,
+            decoded,
+            code: code.into(),
+            opaque,
+        })
     }
 
     /// What is before the first block: nothing is expected after it.
@@ -115,7 +124,8 @@ impl Registry {
             // The encoder's thread panicked while it looked a block up, which changes nothing in the list.
             Err(poisoned) => poisoned.into_inner(),
         };
-        let block: &'static Block = Box::leak(Box::new(Block::new(shared.len() as u32, address, mode, code)?));
+        let block: &'static Block =
+            Box::leak(Box::new(Block::new(shared.len() as u32, address, mode, code)?));
         shared.push(block);
         self.known.insert(key, block);
         Ok(block)

@@ -86,7 +86,9 @@ impl Control {
         let mut reader = BufReader::new(stream.try_clone()?);
         let hello = match receive(&mut reader)? {
             Received::Hello(hello) => hello,
-            Received::MemoryReady(_) => return Err(io::Error::other("expected a greeting from ktracer record")),
+            Received::MemoryReady(_) => {
+                return Err(io::Error::other("expected a greeting from ktracer record"));
+            }
         };
         Ok((Control { reader: Mutex::new(Some(reader)), writer: Mutex::new(Some(stream)) }, hello))
     }
@@ -108,8 +110,12 @@ impl Control {
     /// Asks for the initial memory and waits until it is captured. `Err` says why there is none.
     pub fn capture_memory(&self) -> Result<(), String> {
         self.tell(&Message::MemoryWanted {});
-        let Ok(mut reader) = self.reader.lock() else { return Err("the control socket's reader failed".into()) };
-        let Some(reader) = reader.as_mut() else { return Err("QEMU was not started by ktracer record".into()) };
+        let Ok(mut reader) = self.reader.lock() else {
+            return Err("the control socket's reader failed".into());
+        };
+        let Some(reader) = reader.as_mut() else {
+            return Err("QEMU was not started by ktracer record".into());
+        };
         match receive(reader) {
             Ok(Received::MemoryReady(Captured { captured: true, .. })) => Ok(()),
             Ok(Received::MemoryReady(Captured { reason, .. })) => Err(reason),
@@ -139,7 +145,11 @@ mod tests {
         let listener = UnixListener::bind(&path).unwrap();
         let other_side = std::thread::spawn(move || {
             let (mut stream, _) = listener.accept().unwrap();
-            writeln!(stream, r#"{{"hello":{{"qemu_version":"10.0.2","command_line":["q"],"started":"now"}}}}"#).unwrap();
+            writeln!(
+                stream,
+                r#"{{"hello":{{"qemu_version":"10.0.2","command_line":["q"],"started":"now"}}}}"#
+            )
+            .unwrap();
             let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
             assert_eq!(lines.next().unwrap().unwrap(), r#"{"memory_wanted":{}}"#);
             writeln!(stream, r#"{{"memory_ready":{{"captured":false,"reason":"no QMP"}}}}"#).unwrap();

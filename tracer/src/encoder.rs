@@ -115,13 +115,16 @@ pub fn run(setup: Setup) {
     let mut totals = trace.totals().clone();
     let closed = trace.close(error.as_deref().unwrap_or(reason.name()));
     let error = match (&closed, error) {
-        (Err(source), None) => {
-            Some(EncoderError::Write { directory, source: std::io::Error::new(source.kind(), source.to_string()) }.to_string())
-        }
+        (Err(source), None) => Some(
+            EncoderError::Write { directory, source: std::io::Error::new(source.kind(), source.to_string()) }
+                .to_string(),
+        ),
         (_, error) => error,
     };
     if let Some(error) = &error {
-        eprintln!("ktracer: the recording ended early: {error}. The guest runs on; what was recorded before is kept.");
+        eprintln!(
+            "ktracer: the recording ended early: {error}. The guest runs on; what was recorded before is kept."
+        );
     }
     let is_closed = closed.is_ok();
     if let Ok(closed) = closed {
@@ -139,7 +142,11 @@ pub fn run(setup: Setup) {
 }
 
 /// The rest of an event after its first word.
-fn take<'a>(words: &mut std::slice::Iter<'a, u64>, count: usize, first: u64) -> Result<&'a [u64], EncoderError> {
+fn take<'a>(
+    words: &mut std::slice::Iter<'a, u64>,
+    count: usize,
+    first: u64,
+) -> Result<&'a [u64], EncoderError> {
     let (taken, rest) = words.as_slice().split_at_checked(count).ok_or(EncoderError::BadEvent(first))?;
     *words = rest.iter();
     Ok(taken)
@@ -216,7 +223,9 @@ impl Thread {
                     self.device(address, physical);
                 }
                 Tag::OpaqueAccess => {
-                    let [value, high] = *take(&mut words, 2, first)? else { return Err(EncoderError::BadEvent(first)) };
+                    let [value, high] = *take(&mut words, 2, first)? else {
+                        return Err(EncoderError::BadEvent(first));
+                    };
                     encoder.opaque_access((first >> 40) as u16, address, (first >> 32) as u8, value, high);
                 }
                 Tag::Results => {
@@ -303,8 +312,10 @@ impl Thread {
             None => {
                 // Only now has the initial memory been captured.
                 let initial = Initial::open(&self.setup.directory);
-                let encoder = Encoder::new(initial)
-                    .map_err(|source| EncoderError::Write { directory: self.setup.directory.clone(), source })?;
+                let encoder = Encoder::new(initial).map_err(|source| EncoderError::Write {
+                    directory: self.setup.directory.clone(),
+                    source,
+                })?;
                 self.encoder.insert(encoder)
             }
         };

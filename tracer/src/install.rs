@@ -60,7 +60,9 @@ fn guarded(action: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(action)).is_err() {
         // SAFETY: on the vCPU's thread, as all callbacks that come here; the panic is over.
         if let Some(vcpu) = unsafe { (*VCPU.0.get()).as_mut() } {
-            let failed = catch_unwind(AssertUnwindSafe(|| vcpu.fail("the tracer panicked, see above: this is a bug in ktracer".to_owned())));
+            let failed = catch_unwind(AssertUnwindSafe(|| {
+                vcpu.fail("the tracer panicked, see above: this is a bug in ktracer".to_owned())
+            }));
             drop(failed);
         }
     }
@@ -85,7 +87,12 @@ pub unsafe extern "C" fn qemu_plugin_install(
             let arguments: Vec<String> = (0..argc.max(0) as usize)
                 .map(|number| CStr::from_ptr(*argv.add(number)).to_string_lossy().into_owned())
                 .collect();
-            (CStr::from_ptr(info.target_name).to_string_lossy().into_owned(), cpus, info.system_emulation, arguments)
+            (
+                CStr::from_ptr(info.target_name).to_string_lossy().into_owned(),
+                cpus,
+                info.system_emulation,
+                arguments,
+            )
         };
         install(id, &target, system, virtual_cpus, &arguments)
     });
@@ -102,7 +109,13 @@ pub unsafe extern "C" fn qemu_plugin_install(
     }
 }
 
-fn install(id: qemu_plugin_id_t, target: &str, system: bool, vcpus: c_int, arguments: &[String]) -> Result<(), String> {
+fn install(
+    id: qemu_plugin_id_t,
+    target: &str,
+    system: bool,
+    vcpus: c_int,
+    arguments: &[String],
+) -> Result<(), String> {
     if !system || target != "arm" {
         return Err(format!("it records qemu-system-arm only, this is the target '{target}'"));
     }
@@ -254,7 +267,12 @@ unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
             return;
         }
         let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
-        qemu_plugin_register_vcpu_tb_exec_cb(tb, Some(block_enters), qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS, argument);
+        qemu_plugin_register_vcpu_tb_exec_cb(
+            tb,
+            Some(block_enters),
+            qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS,
+            argument,
+        );
         let start = vcpu.start_index(block).filter(|&index| index > 0);
         let started = match lock_parts().as_ref() {
             Some(parts) => parts.started,
@@ -292,13 +310,27 @@ unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
             let flags = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS;
             let (load, store, argument): (qemu_plugin_vcpu_mem_cb_t, qemu_plugin_vcpu_mem_cb_t, _) =
                 match block.opaque_at(number as u32) {
-                    Some(site) => {
-                        (Some(opaque_load), Some(opaque_store), std::ptr::from_ref(site).cast_mut().cast::<c_void>())
-                    }
+                    Some(site) => (
+                        Some(opaque_load),
+                        Some(opaque_store),
+                        std::ptr::from_ref(site).cast_mut().cast::<c_void>(),
+                    ),
                     None => (Some(load), Some(store), std::ptr::null_mut()),
                 };
-            qemu_plugin_register_vcpu_mem_cb(instruction, load, flags, qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_R, argument);
-            qemu_plugin_register_vcpu_mem_cb(instruction, store, flags, qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_W, argument);
+            qemu_plugin_register_vcpu_mem_cb(
+                instruction,
+                load,
+                flags,
+                qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_R,
+                argument,
+            );
+            qemu_plugin_register_vcpu_mem_cb(
+                instruction,
+                store,
+                flags,
+                qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_W,
+                argument,
+            );
         }
     }
 }
@@ -372,12 +404,22 @@ unsafe fn opaque_access(info: qemu_plugin_meminfo_t, address: u64, argument: *mu
     }
 }
 
-unsafe extern "C" fn opaque_load(_: c_uint, info: qemu_plugin_meminfo_t, address: u64, argument: *mut c_void) {
+unsafe extern "C" fn opaque_load(
+    _: c_uint,
+    info: qemu_plugin_meminfo_t,
+    address: u64,
+    argument: *mut c_void,
+) {
     // SAFETY: QEMU calls it with what was registered.
     unsafe { opaque_access(info, address, argument, false) }
 }
 
-unsafe extern "C" fn opaque_store(_: c_uint, info: qemu_plugin_meminfo_t, address: u64, argument: *mut c_void) {
+unsafe extern "C" fn opaque_store(
+    _: c_uint,
+    info: qemu_plugin_meminfo_t,
+    address: u64,
+    argument: *mut c_void,
+) {
     // SAFETY: QEMU calls it with what was registered.
     unsafe { opaque_access(info, address, argument, true) }
 }

@@ -8,8 +8,8 @@ use std::ffi::{CStr, c_char};
 use std::sync::{Arc, Mutex};
 
 use qemu_plugin_sys::{
-    qemu_plugin_get_hwaddr, qemu_plugin_hwaddr_device_name, qemu_plugin_hwaddr_is_io, qemu_plugin_hwaddr_phys_addr,
-    qemu_plugin_meminfo_t,
+    qemu_plugin_get_hwaddr, qemu_plugin_hwaddr_device_name, qemu_plugin_hwaddr_is_io,
+    qemu_plugin_hwaddr_phys_addr, qemu_plugin_meminfo_t,
 };
 
 const PAGES: usize = 1 << 20;

@@ -40,7 +40,8 @@ impl Options {
     /// Understands QEMU's list of `key=value` arguments.
     pub fn parse<'a>(arguments: impl Iterator<Item = &'a str>) -> Result<Options, OptionError> {
         let mut directory = None;
-        let mut options = Options { directory: PathBuf::new(), control: None, stop_after: None, start_at: None };
+        let mut options =
+            Options { directory: PathBuf::new(), control: None, stop_after: None, start_at: None };
         for argument in arguments {
             let bad = || OptionError::Number(argument.to_owned());
             match argument.split_once('=') {
@@ -48,7 +49,8 @@ impl Options {
                 Some(("control", value)) => options.control = Some(PathBuf::from(value)),
                 Some(("stop_after", value)) => options.stop_after = Some(number(value).ok_or_else(bad)?),
                 Some(("start_at", value)) => {
-                    let address = number(value).and_then(|value| u32::try_from(value).ok()).ok_or_else(bad)?;
+                    let address =
+                        number(value).and_then(|value| u32::try_from(value).ok()).ok_or_else(bad)?;
                     // Bit 0 is how tools mark Thumb code; instructions are never there.
                     options.start_at = Some(address & !1);
                 }

@@ -3,7 +3,8 @@
 use std::ffi::CStr;
 
 use qemu_plugin_sys::{
-    GByteArray, qemu_plugin_get_registers, qemu_plugin_read_register, qemu_plugin_reg_descriptor, qemu_plugin_register,
+    GByteArray, qemu_plugin_get_registers, qemu_plugin_read_register, qemu_plugin_reg_descriptor,
+    qemu_plugin_register,
 };
 
 use crate::event::REGISTERS;
@@ -24,7 +25,9 @@ pub const CPSR: usize = 16;
 
 /// The registers are not what an ARM processor of A or R profile has.
 #[derive(Debug, thiserror::Error)]
-#[error("this QEMU's processor has no register '{0}': ktracer records 32-bit ARM of A and R profile (not M profile)")]
+#[error(
+    "this QEMU's processor has no register '{0}': ktracer records 32-bit ARM of A and R profile (not M profile)"
+)]
 pub struct MissingRegister(&'static str);
 
 /// Handles of the registers.
@@ -102,6 +105,9 @@ impl Registers {
         address & 3 == 0
             && (base == 0
                 || base == 0xffff_0000
-                || self.vector_base.and_then(|handle| self.read_handle(handle)).is_some_and(|vbar| vbar & !0x1f == base))
+                || self
+                    .vector_base
+                    .and_then(|handle| self.read_handle(handle))
+                    .is_some_and(|vbar| vbar & !0x1f == base))
     }
 }

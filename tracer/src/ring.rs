@@ -133,7 +133,14 @@ mod tests {
             writer.flush();
         });
         let mut expected = (0..3_000_000u64).flat_map(|number| {
-            std::iter::repeat_n(number, match number % 3 { 0 => 1, 1 => 2, _ => 17 })
+            std::iter::repeat_n(
+                number,
+                match number % 3 {
+                    0 => 1,
+                    1 => 2,
+                    _ => 17,
+                },
+            )
         });
         while let Some(full) = reader.next() {
             for word in full.words() {

@@ -2,7 +2,8 @@
 
 use ktrace_format::segment::access;
 use qemu_plugin_sys::{
-    qemu_plugin_mem_get_value, qemu_plugin_mem_is_big_endian, qemu_plugin_mem_value_type, qemu_plugin_meminfo_t,
+    qemu_plugin_mem_get_value, qemu_plugin_mem_is_big_endian, qemu_plugin_mem_value_type,
+    qemu_plugin_meminfo_t,
 };
 
 /// The logarithm of an access's size and its value, of which bits above the size mean nothing (8 bytes at most).
@@ -40,7 +41,9 @@ pub unsafe fn any_value(info: qemu_plugin_meminfo_t, store: bool) -> (u8, [u64; 
             qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U16 => [u64::from(value.data.u16_), 0],
             qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U32 => [u64::from(value.data.u32_), 0],
             qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U64 => [value.data.u64_, 0],
-            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U128 => [value.data.u128_.low, value.data.u128_.high],
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U128 => {
+                [value.data.u128_.low, value.data.u128_.high]
+            }
         };
         (flags, value)
     }

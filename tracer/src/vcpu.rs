@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use ktrace_format::segment::access;
-use ktrace_machine::arm::effects::Flow;
-use ktrace_machine::arm::mode::Mode;
+use ktrace_machine::arm::Flow;
+use ktrace_machine::arm::Mode;
 use qemu_plugin_sys::qemu_plugin_meminfo_t;
 
 use crate::block::{Block, OpaqueSite, Registry};
@@ -260,8 +260,11 @@ impl Vcpu {
             }
         } else {
             let registers = self.registers.read_all()?;
-            let cause =
-                if self.registers.is_vector(block.address) { (block.address >> 2 & 7) as u8 } else { CAUSE_UNKNOWN };
+            let cause = if self.registers.is_vector(block.address) {
+                (block.address >> 2 & 7) as u8
+            } else {
+                CAUSE_UNKNOWN
+            };
             self.push_registers(Tag::Discontinuity.word() | u64::from(cause), &registers);
             self.cpsr = registers[CPSR];
             self.mappings.may_have_changed();
@@ -326,7 +329,9 @@ impl Vcpu {
         let written = opaque.written(before, self.cpsr);
         let mut words = [0; REGISTERS + 1];
         let mut count = 0;
-        for (register, _) in (0..REGISTERS).map(|register| (register, written >> register & 1)).filter(|(_, set)| *set == 1) {
+        for (register, _) in
+            (0..REGISTERS).map(|register| (register, written >> register & 1)).filter(|(_, set)| *set == 1)
+        {
             count += 1;
             let value = if register == CPSR { self.cpsr } else { self.registers.read(register)? };
             if let Some(word) = words.get_mut(count) {
@@ -356,7 +361,8 @@ impl Vcpu {
         direction: Direction,
     ) {
         let bytes = 1 << size_shift;
-        if !self.mappings.is_settled(address, bytes, direction) && !self.look(info, address, bytes, direction) {
+        if !self.mappings.is_settled(address, bytes, direction) && !self.look(info, address, bytes, direction)
+        {
             return;
         }
         let value = value & u64::MAX >> (64 - 8 * bytes);
@@ -415,7 +421,8 @@ impl Vcpu {
             self.last_load = value[0] as u32;
         }
         let index = if site.alone { LAST_STARTED } else { site.index.saturating_sub(self.skipped as u16) };
-        let first = Tag::OpaqueAccess.word() | u64::from(index) << 40 | u64::from(flags) << 32 | u64::from(address);
+        let first =
+            Tag::OpaqueAccess.word() | u64::from(index) << 40 | u64::from(flags) << 32 | u64::from(address);
         let mask = u64::MAX >> (64 - 8 * bytes.min(8));
         self.ring.push([first, value[0] & mask, if bytes > 8 { value[1] } else { 0 }]);
     }

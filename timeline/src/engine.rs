@@ -315,6 +315,29 @@ impl<J: Journal> Engine<J> {
         Ok(())
     }
 
+    /// The block that the next instruction belongs to, entering it if necessary; `None` at the segment's end.
+    pub(crate) fn next_run(&mut self) -> Result<Option<Run>, Divergence> {
+        while self.executed < self.head.instructions {
+            if let Some(run) = self.run {
+                return Ok(Some(run));
+            }
+            if self.ordinal >= self.head.blocks {
+                return Err(self.divergence("the segment has fewer blocks than its instructions need"));
+            }
+            let run = self.enter()?;
+            if run.started > 0 {
+                self.run = Some(run);
+            } else {
+                let program = Arc::clone(&self.program);
+                let Some(block) = program.block(run.id) else {
+                    return Err(self.divergence(format!("block {} of the trace can't be decoded", run.id)));
+                };
+                self.leave(block, &run)?;
+            }
+        }
+        Ok(None)
+    }
+
     /// Executes what of a block lies before `until`.
     #[inline]
     fn run_block(&mut self, block: &Block, run: &mut Run, until: u64) -> Result<(), Divergence> {

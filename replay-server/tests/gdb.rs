@@ -21,20 +21,23 @@ fn assert_contains(output: &str, expected: &str) {
 #[test]
 fn steps_forward_and_backward() {
     let server = start_server(SyntheticRecording::short());
-    let output = gdb(server, &[
-        "target remote",
-        WHERE,
-        "stepi",
-        WHERE,
-        "stepi 2",
-        WHERE,
-        "stepi 3",
-        WHERE,
-        "reverse-stepi",
-        WHERE,
-        "reverse-stepi 4",
-        WHERE,
-    ]);
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            WHERE,
+            "stepi",
+            WHERE,
+            "stepi 2",
+            WHERE,
+            "stepi 3",
+            WHERE,
+            "reverse-stepi",
+            WHERE,
+            "reverse-stepi 4",
+            WHERE,
+        ],
+    );
     assert_eq!(
         places(&output),
         [
@@ -53,28 +56,31 @@ fn steps_forward_and_backward() {
 fn runs_to_breakpoints_forward_and_backward() {
     let server = start_server(SyntheticRecording::short());
     for set in ["break *0x8014", "hbreak *0x8014"] {
-        let output = gdb(server, &[
-            "target remote",
-            "monitor goto start",
-            "maintenance flush register-cache",
-            set,
-            "continue",
-            WHERE,
-            "continue",
-            WHERE,
-            "continue 3",
-            WHERE,
-            "reverse-continue",
-            WHERE,
-            "reverse-stepi",
-            "reverse-continue",
-            WHERE,
-            "tbreak *0x8008",
-            "continue",
-            WHERE,
-            "delete",
-            "detach",
-        ]);
+        let output = gdb(
+            server,
+            &[
+                "target remote",
+                "monitor goto start",
+                "maintenance flush register-cache",
+                set,
+                "continue",
+                WHERE,
+                "continue",
+                WHERE,
+                "continue 3",
+                WHERE,
+                "reverse-continue",
+                WHERE,
+                "reverse-stepi",
+                "reverse-continue",
+                WHERE,
+                "tbreak *0x8008",
+                "continue",
+                WHERE,
+                "delete",
+                "detach",
+            ],
+        );
         assert_eq!(
             places(&output),
             [
@@ -94,23 +100,26 @@ fn runs_to_breakpoints_forward_and_backward() {
 #[test]
 fn says_so_at_both_ends_and_goes_on_from_there() {
     let server = start_server(SyntheticRecording::short());
-    let output = gdb(server, &[
-        "target remote",
-        "continue",
-        WHERE,
-        "continue",
-        WHERE,
-        "stepi",
-        WHERE,
-        "reverse-stepi",
-        WHERE,
-        "reverse-continue",
-        WHERE,
-        "reverse-stepi",
-        WHERE,
-        "stepi",
-        WHERE,
-    ]);
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            "continue",
+            WHERE,
+            "continue",
+            WHERE,
+            "stepi",
+            WHERE,
+            "reverse-stepi",
+            WHERE,
+            "reverse-continue",
+            WHERE,
+            "reverse-stepi",
+            WHERE,
+            "stepi",
+            WHERE,
+        ],
+    );
     let (end, start) = ("at 26 pc 0x801c r0 5", "at 0 pc 0x8000 r0 0");
     assert_eq!(
         places(&output),
@@ -125,25 +134,28 @@ fn says_so_at_both_ends_and_goes_on_from_there() {
 #[test]
 fn a_breakpoint_at_the_last_instruction_does_not_hang_gdb() {
     let server = start_server(SyntheticRecording::short());
-    let output = gdb(server, &[
-        "target remote",
-        "break *0x801c",
-        "monitor goto 25",
-        "maintenance flush register-cache",
-        "continue",
-        WHERE,
-        "stepi",
-        "stepi",
-        "continue",
-        "nexti",
-        WHERE,
-        "reverse-continue",
-        WHERE,
-        "reverse-continue",
-        "reverse-continue",
-        "reverse-continue",
-        WHERE,
-    ]);
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            "break *0x801c",
+            "monitor goto 25",
+            "maintenance flush register-cache",
+            "continue",
+            WHERE,
+            "stepi",
+            "stepi",
+            "continue",
+            "nexti",
+            WHERE,
+            "reverse-continue",
+            WHERE,
+            "reverse-continue",
+            "reverse-continue",
+            "reverse-continue",
+            WHERE,
+        ],
+    );
     let end = "at 26 pc 0x801c r0 5";
     assert_eq!(places(&output), [end, end, "at 25 pc 0x801c r0 5", "at 0 pc 0x8000 r0 0"], "{output}");
 }
@@ -151,18 +163,21 @@ fn a_breakpoint_at_the_last_instruction_does_not_hang_gdb() {
 #[test]
 fn shows_memory_as_it_was_and_what_is_unknown() {
     let server = start_server(SyntheticRecording::short());
-    let output = gdb(server, &[
-        "target remote",
-        "x/wx 0x9000",
-        "stepi 4",
-        "x/wx 0x9000",
-        "x/2i 0x8010",
-        "x/2wx 0x801c",
-        "continue",
-        "x/wx 0x9000",
-        "reverse-continue",
-        "x/wx 0x9000",
-    ]);
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            "x/wx 0x9000",
+            "stepi 4",
+            "x/wx 0x9000",
+            "x/2i 0x8010",
+            "x/2wx 0x801c",
+            "continue",
+            "x/wx 0x9000",
+            "reverse-continue",
+            "x/wx 0x9000",
+        ],
+    );
     assert_eq!(output.matches("Cannot access memory at address 0x9000").count(), 2, "{output}");
     assert_contains(&output, "0x9000:\t0x00000001");
     assert_contains(&output, "0x9000:\t0x00000005");
@@ -200,14 +215,17 @@ fn shows_registers_and_which_are_unknown() {
 #[test]
 fn refuses_writes_and_says_why() {
     let server = start_server(SyntheticRecording::short());
-    let output = gdb(server, &[
-        "target remote",
-        "set var $r3 = 7",
-        "set var *(int *) 0x8000 = 7",
-        "maintenance flush register-cache",
-        "p/x $r3",
-        "x/wx 0x8000",
-    ]);
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            "set var $r3 = 7",
+            "set var *(int *) 0x8000 = 7",
+            "maintenance flush register-cache",
+            "p/x $r3",
+            "x/wx 0x8000",
+        ],
+    );
     assert_contains(&output, "a recording is read-only");
     assert_contains(&output, "Cannot access memory at address 0x8000");
     assert_contains(&output, "$1 = 0x11110003");
@@ -217,21 +235,24 @@ fn refuses_writes_and_says_why() {
 #[test]
 fn monitor_commands_travel_and_inform() {
     let server = start_server(SyntheticRecording::endless());
-    let output = gdb(server, &[
-        "target remote",
-        "monitor when",
-        "monitor goto 1000000000000",
-        "maintenance flush register-cache",
-        WHERE,
-        "monitor goto +5",
-        "monitor goto 100%",
-        "monitor goto end",
-        "maintenance flush register-cache",
-        "p $ktpos == 0x10000000000",
-        "monitor goto end+1",
-        "monitor info",
-        "monitor help",
-    ]);
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            "monitor when",
+            "monitor goto 1000000000000",
+            "maintenance flush register-cache",
+            WHERE,
+            "monitor goto +5",
+            "monitor goto 100%",
+            "monitor goto end",
+            "maintenance flush register-cache",
+            "p $ktpos == 0x10000000000",
+            "monitor goto end+1",
+            "monitor info",
+            "monitor help",
+        ],
+    );
     for expected in [
         "0 of 1099511627776, pc 0x00008000",
         "1000000000000 of 1099511627776, pc 0x0000801c",
@@ -251,21 +272,24 @@ fn monitor_commands_travel_and_inform() {
 fn the_kt_commands_show_the_new_place_at_once() {
     let server = start_server(SyntheticRecording::short());
     let script = concat!("source ", env!("CARGO_MANIFEST_DIR"), "/../gdb-scripts/ktreplay.py");
-    let output = gdb(server, &[
-        script,
-        "target remote",
-        "kt goto 12",
-        WHERE,
-        "x/wx 0x9000",
-        "kt goto -4",
-        WHERE,
-        "x/wx 0x9000",
-        "kt goto 27",
-        "kt goto",
-        WHERE,
-        "kt when",
-        "kt info",
-    ]);
+    let output = gdb(
+        server,
+        &[
+            script,
+            "target remote",
+            "kt goto 12",
+            WHERE,
+            "x/wx 0x9000",
+            "kt goto -4",
+            WHERE,
+            "x/wx 0x9000",
+            "kt goto 27",
+            "kt goto",
+            WHERE,
+            "kt when",
+            "kt info",
+        ],
+    );
     let then = "at 8 pc 0x8010 r0 2";
     assert_eq!(places(&output), ["at 12 pc 0x8010 r0 3", then, then], "{output}");
     for expected in [
@@ -285,19 +309,22 @@ fn the_kt_commands_show_the_new_place_at_once() {
 #[test]
 fn time_works_in_conditions_and_software_watchpoints_work_both_ways() {
     let server = start_server(SyntheticRecording::short());
-    let output = gdb(server, &[
-        "target remote",
-        "break *0x8008 if $ktpos > 11",
-        "continue",
-        WHERE,
-        "delete",
-        "set can-use-hw-watchpoints 0",
-        "watch *(int *) 0x9000",
-        "continue",
-        WHERE,
-        "reverse-continue",
-        WHERE,
-    ]);
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            "break *0x8008 if $ktpos > 11",
+            "continue",
+            WHERE,
+            "delete",
+            "set can-use-hw-watchpoints 0",
+            "watch *(int *) 0x9000",
+            "continue",
+            WHERE,
+            "reverse-continue",
+            WHERE,
+        ],
+    );
     assert_eq!(
         places(&output),
         // The store is instruction 15: it is done at 16, and undone at 15.
@@ -312,18 +339,21 @@ fn time_works_in_conditions_and_software_watchpoints_work_both_ways() {
 #[test]
 fn gdb_never_asks_for_registers_that_it_was_told() {
     let server = start_server(SyntheticRecording::short());
-    let output = gdb(server, &[
-        "set debug remote 1",
-        "target remote",
-        "stepi",
-        "info registers",
-        "break *0x8014",
-        "continue",
-        "continue",
-        "reverse-stepi",
-        "reverse-continue",
-        "info registers",
-    ]);
+    let output = gdb(
+        server,
+        &[
+            "set debug remote 1",
+            "target remote",
+            "stepi",
+            "info registers",
+            "break *0x8014",
+            "continue",
+            "continue",
+            "reverse-stepi",
+            "reverse-continue",
+            "info registers",
+        ],
+    );
     assert_contains(&output, "Sending packet: $bc#c5");
     assert_contains(&output, "swbreak:;00:01000000;");
     for packet in ["$g#67", "$p"] {

@@ -96,12 +96,15 @@ fn packets_that_would_end_a_session_of_gdbstub_do_not() {
         assert_eq!(client.ask(packet), "", "{packet}");
         assert_eq!(client.ask("g"), registers_at_start(), "after {packet}");
     }
-    for packet in ["Hc-1", "Hg-1", "Hgp1.-1", "Hcp1.0", "T1", "Z0,9000,1", "z0,9000,1", "z0,9000,1", "Z1,9000,9"] {
+    for packet in
+        ["Hc-1", "Hg-1", "Hgp1.-1", "Hcp1.0", "T1", "Z0,9000,1", "z0,9000,1", "z0,9000,1", "Z1,9000,9"]
+    {
         assert_eq!(client.ask(packet), "OK", "{packet}");
         assert_eq!(client.ask("g"), registers_at_start(), "after {packet}");
     }
     assert_eq!(client.ask("g;thread:1;"), registers_at_start());
-    assert!(client.ask("qSupported").contains("PacketSize=10000;"));
+    let supported = client.ask("qSupported");
+    assert!(supported.starts_with("PacketSize=010000;"), "{supported}");
     assert!(client.ask("qSupported:").contains(";ReverseContinue+;ReverseStep+;swbreak+;hwbreak+;"));
     assert_eq!(client.ask("QStartNoAckMode"), "OK");
 }
@@ -207,7 +210,7 @@ fn the_target_description_arrives_whole_in_pieces() {
     assert_eq!(client.ask("qXfer:features:read:target.xml:ffffffffffffffff,61"), "l");
 }
 
-/// A stop reply, past lines for the console.
+/// A stop reply, past lines for the console; none of the two is `OK`.
 fn stop_reply(client: &mut RawClient) -> String {
     loop {
         let packet = client.receive_packet().expect("the session lives");
@@ -288,7 +291,7 @@ fn assert_serves_well(server: SocketAddr) {
     assert_eq!(client.ask("qAttached"), "1");
     // "goto start", as somebody may have moved.
     client.send_packet(b"qRcmd,676f746f207374617274");
-    assert!(stop_reply(&mut client) == "OK");
+    while client.receive_packet().expect("the session lives") != "OK" {}
     assert_eq!(client.ask("g"), registers_at_start());
     assert!(client.ask("vCont;s:p1.1;c").starts_with("T05"));
 }
@@ -375,7 +378,13 @@ fn mutate(packet: &str, mutations: &[Mutation]) -> Vec<u8> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    // A failure may take the test's whole patience to notice, so it is not made smaller for long.
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        max_shrink_iters: 20,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
     fn random_bytes_never_end_the_server(

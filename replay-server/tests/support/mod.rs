@@ -18,7 +18,7 @@ use replay_server::Server;
 use replay_server::framing::{self, Decoder, Event};
 
 /// How long a test waits for an answer before it fails; generous, as it only passes by when something is wrong.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Starts a server on a free port, which runs until the test ends.
 pub fn start_server(recording: SyntheticRecording) -> SocketAddr {

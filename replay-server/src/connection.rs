@@ -79,12 +79,11 @@ impl ClientConnection {
         }
         let received = self.stream.set_nonblocking(true).and_then(|()| self.receive());
         let restored = self.stream.set_nonblocking(false);
-        match received.and(restored) {
-            Err(error) if error.kind() != ErrorKind::WouldBlock => {
-                log::debug!("while running: {error}");
-                self.closed = true;
-            }
-            _ => {}
+        let nothing_there = received.as_ref().is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+        let outcome = if nothing_there { restored } else { received.and(restored) };
+        if let Err(error) = outcome {
+            log::debug!("while the guest runs: {error}");
+            self.closed = true;
         }
     }
 

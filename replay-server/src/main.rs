@@ -25,7 +25,8 @@ In gdb, gdb-multiarch, or arm-none-eabi-gdb:
   (gdb) kt goto end               the same, and gdb shows the new place
 
 A position is the number of instructions since the start of the recording.
-gdb's `detach` and `quit` leave the server running, at the same position.
+gdb's `detach`, `kill` and `quit` leave the server running, at the same
+position, for the next client; one that comes earlier waits its turn.
 More in the log: RUST_LOG=debug (or trace: every packet) ktreplay …";
 
 /// Serves a recording made by `ktracer record` to gdb, which can step it forward and backward.

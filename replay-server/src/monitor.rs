@@ -18,6 +18,8 @@ monitor help        this text
 gdb does not notice a `monitor goto`: type `maintenance flush register-cache`
 afterwards, or `source gdb-scripts/ktreplay.py` once and use `kt goto`, which
 shows the new place at once. The position is also the register $ktpos.
+For watchpoints type `set can-use-hw-watchpoints 0` first; gdb then watches one
+instruction at a time, forward or backward.
 ";
 
 impl MonitorCmd for Guest {
@@ -63,10 +65,10 @@ fn when(guest: &mut Guest) -> String {
     let (here, end) = (guest.replay.position(), guest.replay.end());
     let mut text = format!("{here} of {end}");
     // Writing to a String can't fail.
-    let _ = match (guest.replay.registers(), guest.program_counter()) {
-        (Err(reason), _) => write!(text, ", registers unknown: {reason}"),
-        (Ok(_), None) => write!(text, ", pc unknown"),
-        (Ok(_), Some(address)) => write!(text, ", pc {address:#010x}"),
+    let _ = match guest.replay.registers().map(|core| guest.program_counter_of(&core)) {
+        Err(reason) => write!(text, ", registers unknown: {reason}"),
+        Ok(None) => write!(text, ", pc unknown"),
+        Ok(Some(address)) => write!(text, ", pc {address:#010x}"),
     };
     text.push('\n');
     text

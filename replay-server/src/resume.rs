@@ -165,10 +165,13 @@ fn step_range(
             });
         }
         moved = true;
-        if let Some(kind) = guest.breakpoint_here() {
+        let Some(address) = guest.program_counter() else {
+            return Ok(Outcome::stepped());
+        };
+        if let Some(kind) = guest.breakpoints.at(address) {
             return Ok(Outcome::breakpoint(kind));
         }
-        if !guest.program_counter().is_some_and(|address| (start..end).contains(&address)) {
+        if !(start..end).contains(&address) {
             return Ok(Outcome::stepped());
         }
         if cancelled() {

@@ -283,3 +283,51 @@ fn farewell(reason: DisconnectReason) -> &'static str {
         DisconnectReason::TargetExited(_) | DisconnectReason::TargetTerminated(_) => "the guest ended",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recording::SyntheticRecording;
+    use proptest::prelude::*;
+
+    /// Packets that are likely to be understood, and near misses.
+    fn packet() -> impl Strategy<Value = String> {
+        let number = "(-1|[0-9a-f]{0,2}|ffffffff8000000[0-9a-f]|[0-9a-f]{8,17})";
+        let thread = "(p?(-1|0|1|2)([.](-1|0|1))?)";
+        let forms = [
+            "[?gkDcsCSbp]#".to_owned(),
+            "[cspCSD];?#".to_owned(),
+            "b[cs]".to_owned(),
+            "m#,#".to_owned(),
+            "[zZ][0-4],#,#(;.{0,4})?".to_owned(),
+            "H[gc]@".to_owned(),
+            "T@".to_owned(),
+            "vCont[?]?".to_owned(),
+            "vCont(;([cst]|[CS]#|r#,#)(:@)?){1,3}".to_owned(),
+            "vKill;#".to_owned(),
+            "qSupported:?(;?[a-z+=-]{0,4}){0,3}".to_owned(),
+            "q(Attached|Attached:#|C|fThreadInfo|sThreadInfo)".to_owned(),
+            "qXfer:features:read:target[.]xml:#,#".to_owned(),
+            "qRcmd,([0-9a-f]{2}){0,6}".to_owned(),
+        ];
+        proptest::sample::select(forms.to_vec()).prop_flat_map(move |form| {
+            let pattern = form.replace('#', number).replace('@', thread);
+            proptest::string::string_regex(&pattern).expect("a regular expression")
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+        /// The session survives a packet that gdbstub rejects, but admission should not let one through.
+        #[test]
+        fn gdbstub_accepts_what_is_admitted(packet in packet(), multiprocess in any::<bool>()) {
+            let mut guest = Guest::new(Box::new(SyntheticRecording::short()));
+            if let Admission::Forward(admitted) = admit(packet.as_bytes()) {
+                let stub = new_stub(&mut guest, multiprocess).expect("gdbstub starts");
+                let outcome = feed(stub, &mut guest, &admitted);
+                prop_assert!(outcome.is_ok(), "{packet}: {:?}", outcome.err().map(|error| error.to_string()));
+            }
+        }
+    }
+}

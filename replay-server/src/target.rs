@@ -69,8 +69,13 @@ impl Guest {
 
     /// The program counter here, if it is known.
     pub fn program_counter(&mut self) -> Option<u32> {
-        let index = self.replay.description().program_counter;
-        self.core_registers().get(index).copied().flatten()
+        let core = self.core_registers();
+        self.program_counter_of(&core)
+    }
+
+    /// The program counter among core registers.
+    pub fn program_counter_of(&self, core: &[Option<u32>]) -> Option<u32> {
+        core.get(self.replay.description().program_counter).copied().flatten()
     }
 
     /// The breakpoint at the program counter.
@@ -141,9 +146,10 @@ impl Target for Guest {
 
 impl SingleThreadBase for Guest {
     fn read_registers(&mut self, registers: &mut RegisterBytes) -> TargetResult<(), Self> {
-        registers.program_counter = self.program_counter();
+        let core = self.core_registers();
+        registers.program_counter = self.program_counter_of(&core);
         registers.bytes.clear();
-        for RegisterValue { width, bytes, .. } in self.register_values() {
+        for RegisterValue { width, bytes, .. } in self.layout.values(&core, self.replay.position()) {
             match bytes {
                 Some(bytes) => registers.bytes.extend(bytes.into_iter().map(Some)),
                 None => registers.bytes.resize(registers.bytes.len() + width, None),

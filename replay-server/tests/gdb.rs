@@ -371,3 +371,29 @@ fn the_next_gdb_finds_the_position_where_the_last_one_left() {
         assert_contains(&output, &format!("{position} of 26"));
     }
 }
+
+#[test]
+fn ctrl_c_in_gdb_stops_a_long_run_in_both_directions() {
+    let server = start_server(SyntheticRecording::endless());
+    // Each resume is followed by a Ctrl-C, once gdb has said that it resumes.
+    let press_ctrl_c = "python import os, signal, threading; \
+                        press = lambda: os.kill(os.getpid(), signal.SIGINT); \
+                        gdb.events.cont.connect(lambda event: threading.Timer(0.5, press).start())";
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            press_ctrl_c,
+            "continue",
+            "p $ktpos > 0",
+            "monitor goto 50%",
+            "maintenance flush register-cache",
+            "reverse-continue",
+            "p $ktpos > 0 && $ktpos < 0x8000000000",
+        ],
+    );
+    assert_eq!(output.matches("Program received signal SIGINT").count(), 2, "{output}");
+    assert_eq!(output.matches("ktreplay: interrupted at position ").count(), 2, "{output}");
+    assert_contains(&output, "$1 = 1\n");
+    assert_contains(&output, "$2 = 1\n");
+}

@@ -397,3 +397,33 @@ fn ctrl_c_in_gdb_stops_a_long_run_in_both_directions() {
     assert_contains(&output, "$1 = 1\n");
     assert_contains(&output, "$2 = 1\n");
 }
+
+#[test]
+fn other_ways_to_connect_work_too() {
+    let server = start_server(SyntheticRecording::short());
+    for (setting, connect) in [
+        ("set remote noack-packet off", "target remote"),
+        ("set remote target-features-packet on", "target extended-remote"),
+        ("set remote multiprocess-feature-packet off", "target remote"),
+        ("set remote verbose-resume-packet off", "target remote"),
+        ("set remote fetch-register-packet off", "target remote"),
+    ] {
+        let output = gdb(
+            server,
+            &[
+                setting,
+                connect,
+                "monitor goto start",
+                "maintenance flush register-cache",
+                "stepi 3",
+                "reverse-stepi",
+                WHERE,
+                "break *0x8014",
+                "continue",
+                "reverse-continue",
+                WHERE,
+            ],
+        );
+        assert_eq!(places(&output), ["at 2 pc 0x8008 r0 0", "at 0 pc 0x8000 r0 0"], "{setting}: {output}");
+    }
+}

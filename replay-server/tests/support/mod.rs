@@ -105,8 +105,8 @@ impl RawClient {
     }
 }
 
-/// Runs gdb with these commands, where `target remote` stands for connecting to the server, and returns what it
-/// printed, errors too, in order.
+/// Runs gdb with these commands, where `target remote` and `target extended-remote` stand for connecting to the
+/// server, and returns what it printed, errors too, in order.
 pub fn gdb(server: SocketAddr, commands: &[&str]) -> String {
     // gdb runs under `timeout`, since some mistakes of a server make it wait for ever.
     let mut gdb = Command::new("timeout");
@@ -118,7 +118,7 @@ pub fn gdb(server: SocketAddr, commands: &[&str]) -> String {
     }
     for command in commands {
         let command = match *command {
-            "target remote" => format!("target remote {server}"),
+            "target remote" | "target extended-remote" => format!("{command} {server}"),
             other => other.to_owned(),
         };
         gdb.args(["-ex", &command]);

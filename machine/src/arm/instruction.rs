@@ -242,8 +242,8 @@ pub enum SaturatingOperation {
 /// Why an instruction is not modelled, and what it may do. Memory that it reads or writes is recorded in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opaque {
-    /// For the counts of `ktracer info`: the architecture's mnemonic in lower case (`mcr`, `ldrex`, `vldr`), or
-    /// `unknown`.
+    /// For the counts of `ktracer info`: the architecture's mnemonic in lower case (`mcr`, `ldrex`, `vldr`), `vfp` or
+    /// `neon` for the data processing of those extensions, or `unknown`.
     pub mnemonic: &'static str,
     /// Registers it may write: bits 0 to 15 are r0 to r15, bit 16 is CPSR. Bit 15 only if it may branch. The program
     /// counter simply moving to the next instruction is no write.
@@ -270,6 +270,18 @@ impl Opaque {
         memory: true,
         changes_mapping: true,
     };
+
+    /// The registers whose values are its result, as in [`Opaque::writes`], once CPSR is known before and after it:
+    /// r8 to r14 join them if the mode field changed. The recorder stores these and a replay expects them.
+    pub fn written(&self, cpsr_before: u32, cpsr_after: u32) -> u32 {
+        const MODE_FIELD: u32 = 0x1f;
+        const BANKED: u32 = 0x7f00;
+        if self.changes_mode && (cpsr_before ^ cpsr_after) & MODE_FIELD != 0 {
+            self.writes | BANKED
+        } else {
+            self.writes
+        }
+    }
 }
 
 /// A conditional instruction as either decoder understood it. The condition is kept beside it, see [`Decoded`].
@@ -361,7 +373,8 @@ pub enum Instruction {
     Select { rd: Register, rn: Register, rm: Register },
     /// USAD8 and USADA8.
     SumAbsoluteDifferences { rd: Register, rn: Register, rm: Register, accumulate: Option<Register> },
-    /// PKHBT (`top_from_rn`, shift LSL) and PKHTB.
+    /// PKHTB (`top_bottom`: top half of `rn`, bottom half of the shifted `rm`, shift ASR) and PKHBT (bottom half of `rn`,
+    /// top half of the shifted `rm`, shift LSL).
     Pack { top_bottom: bool, rd: Register, rn: Register, rm: Register, shift: Shift },
     /// SXTB and its relatives: `rd = (add or 0) + extend(ror(rm, rotation))`.
     Extend { extend: Extend, rd: Register, add: Option<Register>, rm: Register, rotation: u8 },

@@ -25,7 +25,13 @@ A first session:
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run QEMU and record what the guest's processor does
+    /// Run QEMU and record what the guest's processor does.
+    ///
+    /// Records every instruction that the guest executes, from reset until QEMU ends, Ctrl-C, or --stop-after. The
+    /// guest runs a few times slower than without.
+    ///
+    /// The trace goes to a directory of its own, which `ktreplay` serves to gdb. A recording that was killed keeps all
+    /// but its last second.
     Record(record::Arguments),
 }
 

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail};
 const MARKS: [&str; 2] = ["trace.json", "trace.kt"];
 
 /// What the files of a trace end with.
-const EXTENSIONS: [&str; 3] = ["kt", "json", "tmp"];
+const EXTENSIONS: [&str; 4] = ["kt", "json", "new", "tmp"];
 
 /// Creates an empty directory and returns its absolute path. One that exists is refused, or, with `force`, emptied if
 /// it holds nothing but a trace.

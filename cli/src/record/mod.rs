@@ -44,11 +44,7 @@ use progress::{Progress, metric};
 /// How long to wait for the plugin's last words once QEMU has ended: they are in the socket by then.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 
-/// Records every instruction that the guest executes, from reset until QEMU ends, Ctrl-C, or --stop-after. The guest
-/// runs a few times slower than without.
-///
-/// The trace goes to a directory of its own, which `ktreplay` serves to gdb. A recording that was killed keeps all but
-/// its last second.
+/// The command line of `ktracer record`.
 #[derive(Args, Debug)]
 #[command(after_help = EXAMPLES)]
 pub struct Arguments {

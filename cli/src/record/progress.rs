@@ -108,6 +108,10 @@ impl Progress {
     /// QEMU has ended, and the terminal is free.
     pub fn finish(mut self) {
         self.stop();
+        if matches!(self.display, Display::Silent) {
+            // The guest's console rarely ends with a whole line.
+            eprintln!();
+        }
         for text in self.held_back {
             eprintln!("ktracer: {text}");
         }

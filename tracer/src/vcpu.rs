@@ -327,11 +327,10 @@ impl Vcpu {
             self.cpsr = self.registers.read(CPSR)?;
         }
         let written = opaque.written(before, self.cpsr);
+        // CPSR comes first: whether r8 to r14 follow depends on it.
         let mut words = [0; REGISTERS + 1];
         let mut count = 0;
-        for (register, _) in
-            (0..REGISTERS).map(|register| (register, written >> register & 1)).filter(|(_, set)| *set == 1)
-        {
+        for register in std::iter::once(CPSR).chain(0..CPSR).filter(|register| written >> register & 1 != 0) {
             count += 1;
             let value = if register == CPSR { self.cpsr } else { self.registers.read(register)? };
             if let Some(word) = words.get_mut(count) {

@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::index::IndexWriter;
+use super::target::write_target;
 use super::{
     CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, STREAMS, Stream, access, control, surprise, write_payload,
 };
@@ -140,6 +141,8 @@ pub struct Encoder<M> {
     opaque_bytes: Vec<u8>,
     pending: Vec<u8>,
     run: Vec<u32>,
+    /// Virtual pages mapped in this segment.
+    mapped: Vec<u32>,
     opaque_counts: HashMap<u32, u64>,
     discontinuities: u64,
     compressor: zstd::bulk::Compressor<'static>,
@@ -177,6 +180,7 @@ impl<M: InitialMemory> Encoder<M> {
             opaque_bytes: Vec::new(),
             pending: Vec::new(),
             run: Vec::new(),
+            mapped: Vec::new(),
             opaque_counts: HashMap::new(),
             discontinuities: 0,
             compressor: zstd::bulk::Compressor::new(COMPRESSION_LEVEL)?,
@@ -221,6 +225,7 @@ impl<M: InitialMemory> Encoder<M> {
         self.accesses = 0;
         self.last_surprise = 0;
         self.run.clear();
+        self.mapped.clear();
         self.opaque_counts.clear();
         self.discontinuities = 0;
     }
@@ -373,7 +378,9 @@ impl<M: InitialMemory> Encoder<M> {
             }
         }
         let remapped = self.remapped.remove(&(address >> 12));
-        if remapped {
+        if !remapped {
+            self.mapped.push(address >> 12);
+        } else {
             self.surprise(surprise::REMAP);
             varint::write(&mut self.streams[Stream::Mappings as usize], u64::from(address >> 12));
         }
@@ -576,7 +583,8 @@ impl<M: InitialMemory> Encoder<M> {
         self.head.flags = if open_end { FLAG_OPEN_END } else { 0 };
         write_payload(&self.head, &self.streams, &mut self.compressor, &mut into.segment)?;
         self.run.sort_unstable();
-        self.index.write(&self.run, &self.opaque_counts, &self.shadow, &mut into.index)?;
+        self.mapped.sort_unstable();
+        self.index.write(&self.run, &self.mapped, &self.opaque_counts, &self.shadow, &mut into.index)?;
         into.head.clone_from(&self.head);
         into.discontinuities = self.discontinuities;
         Ok(())
@@ -586,16 +594,4 @@ impl<M: InitialMemory> Encoder<M> {
 /// The key of an entry point: blocks with the same one can stand for each other.
 pub fn entry_key(address: u32, mode: u16) -> u64 {
     u64::from(address) | u64::from(mode) << 32
-}
-
-fn write_target(stream: &mut Vec<u8>, target: Target) {
-    let (kind, page) = match target {
-        Target::Ram(page) => (0, page),
-        Target::Rom(page) => (1, page),
-        Target::Device => (2, 0),
-    };
-    stream.push(kind);
-    if kind != 2 {
-        varint::write(stream, page);
-    }
 }

@@ -40,7 +40,7 @@ archive_uri() {
   local suite=$1
   {
     # One stanza at a time: its fields come in any order.
-    cat /etc/apt/sources.list.d/*.sources 2>/dev/null | awk -v suite="$suite" 'BEGIN {RS=""; FS="\n"} {
+    { cat /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } | awk -v suite="$suite" 'BEGIN {RS=""; FS="\n"} {
       uri=""; carries=0
       for (i=1; i<=NF; i++) {
         count=split($i, word, /[ \t]+/)
@@ -49,7 +49,7 @@ archive_uri() {
       }
       if (carries && uri!="") print uri
     }'
-    cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null | sed 's/\[[^]]*\]//' |
+    { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } | sed 's/\[[^]]*\]//' |
       awk -v suite="$suite" '$1=="deb" && $3==suite {print $2}'
   } | awk 'NR==1'
 }

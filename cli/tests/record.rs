@@ -119,6 +119,7 @@ fn qemu_can_run_on() {
     let (output, errors) = scene.run();
     assert!(output.status.success(), "{errors}");
     assert!(!errors.contains("SIGTERM"), "{errors}");
+    assert!(errors.contains("QEMU runs on"), "{errors}");
 }
 
 #[test]

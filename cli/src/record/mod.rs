@@ -155,7 +155,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     thread::spawn(move || controller.run());
 
     let progress = Progress::new(arguments.stop_after, terminal::belongs_to_guest(qemu_arguments));
-    let outcome = Recording::new(progress).follow(&received)?;
+    let outcome = Recording::new(progress, arguments.keep_running).follow(&received)?;
     if let Some(terminal) = terminal.filter(|_| outcome.status.code().is_none()) {
         restore(&terminal);
     }
@@ -201,6 +201,7 @@ fn restore(terminal: &Termios) {
 /// A recording that goes on.
 struct Recording {
     progress: Progress,
+    keep_running: bool,
     started: Instant,
     connected: bool,
     disconnected: bool,
@@ -219,9 +220,10 @@ struct Outcome {
 }
 
 impl Recording {
-    fn new(progress: Progress) -> Self {
+    fn new(progress: Progress, keep_running: bool) -> Self {
         Recording {
             progress,
+            keep_running,
             started: Instant::now(),
             connected: false,
             disconnected: false,
@@ -286,6 +288,9 @@ impl Recording {
                 if let (Reason::Error, Some(error)) = (finished.reason, &finished.error) {
                     self.progress.note(&format!("the recording has ended early: {error}; QEMU runs on"));
                 }
+                if finished.reason == Reason::StopAfter && self.keep_running {
+                    self.progress.note("the recording is complete; QEMU runs on");
+                }
                 self.finished = Some((finished, self.started.elapsed()));
             }
             Event::Note(text) => self.progress.note(&text),
@@ -312,7 +317,9 @@ impl Outcome {
                 self.status,
                 HumanCount(self.instructions)
             );
-            eprintln!("ktracer: all but the last second can be replayed: ktreplay {shown}");
+            if self.instructions > 0 {
+                eprintln!("ktracer: all but the last second can be replayed: ktreplay {shown}");
+            }
             return failed;
         };
         let seconds = duration.as_secs_f64();

@@ -164,3 +164,34 @@ fn what_cannot_be_recorded_is_refused_before_anything_is_created() {
     assert_eq!(output.status.code(), Some(1));
     assert!(errors.contains("exists already"), "{errors}");
 }
+
+/// What a terminal shows of a recording with one report of progress, whose QEMU has `extra` as its last argument.
+fn on_a_terminal(extra: &str) -> String {
+    let messages = json!([{ "progress": { "instructions": 123_456, "bytes": 10 } }, finished("exit", None)]);
+    let scene = Scene::new(&[], messages);
+    let quoted: Vec<String> = std::iter::once(scene.command.get_program())
+        .chain(scene.command.get_args())
+        .map(|word| format!("'{}'", word.to_str().unwrap()))
+        .chain([extra.to_owned()])
+        .collect();
+    let mut script = Command::new("script");
+    script
+        .args(["-qec", &quoted.join(" "), "/dev/null"])
+        .stdin(Stdio::null())
+        .current_dir(scene.scratch.path());
+    for (name, value) in scene.command.get_envs() {
+        script.env(name, value.unwrap());
+    }
+    let output =
+        script.env("TERM", "xterm").output().expect("this test needs `script` of Debian's package bsdutils");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn progress_is_shown_on_a_terminal_unless_the_guest_owns_it() {
+    let shown = on_a_terminal("-display none");
+    assert!(shown.contains("123,456 instructions"), "{shown}");
+    let shown = on_a_terminal("-nographic");
+    assert!(!shown.contains("123,456 instructions"), "{shown}");
+    assert!(shown.contains("recorded 2,000,000 instructions"), "{shown}");
+}

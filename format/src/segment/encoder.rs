@@ -358,6 +358,20 @@ impl<M: InitialMemory> Encoder<M> {
         }
     }
 
+    /// The mappings of an access's first and last byte. Pages that changed are named before those that are new: a
+    /// replay meets them in this order.
+    fn mappings(&mut self, address: u32, bytes: usize) -> [Mapping; 2] {
+        let last = address.wrapping_add(bytes as u32 - 1);
+        if !self.remapped.is_empty() {
+            for address in [address, last] {
+                if self.remapped.contains(&(address >> 12)) {
+                    self.mapping_slowly(address);
+                }
+            }
+        }
+        [self.mapping(address), self.mapping(last)]
+    }
+
     #[cold]
     fn mapping_slowly(&mut self, address: u32) -> Mapping {
         let mut target =
@@ -416,7 +430,7 @@ impl<M: InitialMemory> Encoder<M> {
     #[cold]
     #[inline(never)]
     fn load_slowly(&mut self, address: u32, size: usize, value: u64) {
-        let mappings = [self.mapping(address), self.mapping(address.wrapping_add(size as u32 - 1))];
+        let mappings = self.mappings(address, size);
         let device = mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device);
         let (mut known, mut same) = (true, true);
         if !device {
@@ -482,8 +496,7 @@ impl<M: InitialMemory> Encoder<M> {
     }
 
     fn write_bytes(&mut self, address: u32, bytes: &[u8]) {
-        let last = address.wrapping_add(bytes.len() as u32 - 1);
-        let mappings = [self.mapping(address), self.mapping(last)];
+        let mappings = self.mappings(address, bytes.len());
         for (at, byte) in bytes.iter().enumerate() {
             let here = address.wrapping_add(at as u32);
             let mapping = mappings[usize::from(here >> 12 != address >> 12)];
@@ -538,7 +551,7 @@ impl<M: InitialMemory> Encoder<M> {
 
     /// A load of an opaque instruction saw these bytes.
     fn see_bytes(&mut self, address: u32, size: usize, bytes: [u8; 16]) {
-        let mappings = [self.mapping(address), self.mapping(address.wrapping_add(size as u32 - 1))];
+        let mappings = self.mappings(address, size);
         for (at, byte) in bytes.into_iter().take(size).enumerate() {
             let here = address.wrapping_add(at as u32);
             let mapping = mappings[usize::from(here >> 12 != address >> 12)];

@@ -6,3 +6,4 @@
 //! edition* (DDI 0406C); where that leaves room, QEMU 10.0's `target/arm/tcg/translate.c` decides.
 
 pub mod instruction;
+pub mod t32;

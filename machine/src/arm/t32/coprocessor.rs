@@ -61,12 +61,7 @@ fn operation_or_transfer(word: u32) -> Option<Instruction> {
 /// identification and cache selection (c0), fault status and address (c5, c6), cache maintenance and translation
 /// queries (c7), performance monitors (c9), vectors (c12), software thread identifiers (c13) and timers (c14).
 fn system_write_changes_mapping(crn: u32, crm: u32, opc2: u32) -> bool {
-    match (crn, crm, opc2) {
-        (0 | 5 | 6 | 7 | 12 | 14, _, _) => false,
-        (9, 12..=14, _) => false,
-        (13, 0, 2..=4) => false,
-        _ => true,
-    }
+    !matches!((crn, crm, opc2), (0 | 5 | 6 | 7 | 12 | 14, _, _) | (9, 12..=14, _) | (13, 0, 2..=4))
 }
 
 /// MCRR, MRRC, and VMOV between two core registers and the floating-point registers.

@@ -38,7 +38,7 @@ fn return_state(word: u32) -> Option<Instruction> {
             true,
         ));
     }
-    (base == 13 && field(word, 15, 5) == 0b11_0000_0000_0).then_some(opaque_memory("srs", writeback))
+    (base == 13 && field(word, 15, 5) == 0b110_0000_0000).then_some(opaque_memory("srs", writeback))
 }
 
 /// A6.3.6: load and store dual, exclusives, table branches.
@@ -58,7 +58,7 @@ pub(super) fn dual_exclusive_or_table(word: u32) -> Option<Instruction> {
             if load { opaque_memory("ldrex", written(rt)) } else { opaque_memory("strex", written(rt2)) };
         return predictable.then_some(instruction);
     }
-    if load && field(word, 15, 5) == 0b1111_0000_000 {
+    if load && field(word, 15, 5) == 0b111_1000_0000 {
         let predictable = rn != 13 && !is_bad(low);
         return predictable.then_some(Instruction::TableBranch { rn, rm: low, halfword: bit(word, 4) });
     }

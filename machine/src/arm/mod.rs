@@ -5,5 +5,18 @@
 //! [`Cpu`](cpu::Cpu) executes them. The rules come from the *ARM Architecture Reference Manual, ARMv7-A and ARMv7-R
 //! edition* (DDI 0406C); where that leaves room, QEMU 10.0's `target/arm/tcg/translate.c` decides.
 
+pub mod a32;
+mod arithmetic;
+pub mod block;
+pub mod cpu;
+pub mod description;
+mod effects;
+mod execute;
 pub mod instruction;
+mod lower;
+mod mode;
+mod operation;
 pub mod t32;
+
+pub use effects::Flow;
+pub use mode::Mode;

@@ -6,7 +6,7 @@ use ktrace_machine::arm::instruction::{
     DataOperation, Extend, Instruction, Operand, ParallelKind, ParallelOperation, SaturatingOperation, Shift,
     ShiftKind, Unary, Width,
 };
-use ktrace_machine::arm::t32;
+use ktrace_machine::arm::{a32, t32};
 
 const ENCODINGS: usize = 300_000;
 
@@ -214,6 +214,21 @@ fn t32() {
         let code = &code[..usize::from(decoded.length)];
         modelled += usize::from(!matches!(decoded.instruction, Instruction::Opaque(_)));
         disagreements.extend(check(&disassembler, code, decoded.instruction));
+    }
+    report(&disagreements);
+    assert!(modelled > 100_000, "only {modelled} encodings are modelled");
+}
+#[test]
+fn a32() {
+    let disassembler = Capstone::new().arm().mode(arch::arm::ArchMode::Arm).build().expect("capstone starts");
+    let mut random = fastrand::Rng::with_seed(0x6132);
+    let mut modelled = 0;
+    let mut disagreements = Vec::new();
+    for _ in 0..ENCODINGS {
+        let word = random.u32(..);
+        let decoded = a32::decode(word);
+        modelled += usize::from(!matches!(decoded.instruction, Instruction::Opaque(_)));
+        disagreements.extend(check(&disassembler, &word.to_le_bytes(), decoded.instruction));
     }
     report(&disagreements);
     assert!(modelled > 100_000, "only {modelled} encodings are modelled");

@@ -4,7 +4,8 @@
 pub mod a32 {
     /// `movw rd, #value; movt rd, #value >> 16`.
     pub fn load_constant(rd: u8, value: u32) -> [u32; 2] {
-        let half = |opcode: u32, half: u32| opcode | (half & 0xf000) << 4 | u32::from(rd) << 12 | half & 0xfff;
+        let half =
+            |opcode: u32, half: u32| opcode | (half & 0xf000) << 4 | u32::from(rd) << 12 | half & 0xfff;
         [half(0xe300_0000, value & 0xffff), half(0xe340_0000, value >> 16)]
     }
 
@@ -46,7 +47,12 @@ pub mod t32 {
     /// `movw rd, #value; movt rd, #value >> 16`, first halfwords on top.
     pub fn load_constant(rd: u8, value: u32) -> [u32; 2] {
         let half = |opcode: u32, half: u32| {
-            opcode | (half >> 12) << 16 | (half >> 11 & 1) << 26 | (half >> 8 & 7) << 12 | u32::from(rd) << 8 | half & 0xff
+            opcode
+                | (half >> 12) << 16
+                | (half >> 11 & 1) << 26
+                | (half >> 8 & 7) << 12
+                | u32::from(rd) << 8
+                | half & 0xff
         };
         [half(0xf240_0000, value & 0xffff), half(0xf2c0_0000, value >> 16)]
     }

@@ -12,7 +12,7 @@ use ktrace_machine::arm::instruction::{
 use ktrace_machine::arm::{a32 as a32_decoder, t32 as t32_decoder};
 
 use super::assembler::{a32, t32};
-use super::layout::{SANDBOX, SANDBOX_SIZE};
+use super::layout::WINDOW;
 use super::patterns::{A32, NARROW, Pattern, WIDE};
 
 /// A register that points into the sandbox.
@@ -157,7 +157,7 @@ impl<'drawn> Generator<'drawn> {
     }
 
     fn sandbox_address(&mut self, aligned: bool) -> u32 {
-        let address = SANDBOX + self.random.u32(0x1_0000..SANDBOX_SIZE - 0x1_0000);
+        let address = self.random.u32(WINDOW);
         if aligned { address & !3 } else { address }
     }
 

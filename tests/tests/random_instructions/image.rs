@@ -2,7 +2,7 @@
 
 use super::assembler::a32;
 use super::generate::{Drawn, Generator};
-use super::layout::{CHUNKS, CODE, CODE_SIZE, SANDBOX, SANDBOX_SIZE, TRANSLATION_TABLE, VECTORS};
+use super::layout::{CHUNKS, CODE, CODE_SIZE, SANDBOX, SANDBOX_SIZE, SWEPT, TRANSLATION_TABLE, VECTORS};
 
 /// What QEMU loads at [`CODE`].
 pub struct Image {
@@ -49,13 +49,19 @@ impl Image {
             code.len() < (CODE_SIZE - (CHUNKS - CODE) - 64) as usize,
             "the sequences do not fit into the image"
         );
-        put(CHUNKS + code.len() as u32, &power_off());
+        put(CHUNKS + code.len() as u32, &end_code());
         let start = (CHUNKS - CODE) as usize;
         bytes[start..start + code.len()].copy_from_slice(&code);
 
         let mut random = fastrand::Rng::with_seed(!seed);
         random.fill(&mut bytes[(SANDBOX - CODE) as usize..]);
         Image { bytes, sequences }
+    }
+
+    /// Whether the instruction at an address is the one that switches the machine off.
+    pub fn switches_off(&self, address: u32) -> bool {
+        let last = self.sequences.last().map(|end| end + 4 * (end_code().len() as u32 - 1));
+        last == Some(address)
     }
 }
 
@@ -106,9 +112,14 @@ fn translation_table() -> Vec<u32> {
     table
 }
 
-/// PSCI SYSTEM_OFF.
-fn power_off() -> Vec<u32> {
-    let mut words = a32::load_constant(0, 0x8400_0008).to_vec();
+/// Loads everything that was stored, and switches the machine off with PSCI SYSTEM_OFF.
+fn end_code() -> Vec<u32> {
+    // ldmia r0!, {r1-r12}; cmp r0, lr; blo back to the first
+    const SWEEP: [u32; 3] = [0xe8b0_1ffe, 0xe150_000e, 0x3aff_fffc];
+    let mut words = a32::load_constant(0, SWEPT.start).to_vec();
+    words.extend(a32::load_constant(14, SWEPT.end));
+    words.extend(SWEEP);
+    words.extend(a32::load_constant(0, 0x8400_0008));
     words.push(a32::HVC);
     words
 }

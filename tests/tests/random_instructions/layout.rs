@@ -16,3 +16,7 @@ pub const TRANSLATION_TABLE: u32 = 0x4030_0000;
 pub const SANDBOX: u32 = 0x4040_0000;
 /// How long that is.
 pub const SANDBOX_SIZE: u32 = 1 << 20;
+/// The part of the sandbox that bases point to: small, so that what was stored there is loaded again.
+pub const WINDOW: std::ops::Range<u32> = SANDBOX + 0x7_e000..SANDBOX + 0x8_2000;
+/// What is loaded at a run's end, to see what all stores did: the window, and what offsets reach from it.
+pub const SWEPT: std::ops::Range<u32> = SANDBOX + 0x7_d000..SANDBOX + 0x8_3000;

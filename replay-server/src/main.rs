@@ -1,12 +1,12 @@
 //! `ktreplay`: serves a ktracer trace to gdb.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use clap::Parser;
-use ktrace_timeline::Replay;
+use ktrace_timeline::{Recording, Replay};
 use replay_server::Server;
 use replay_server::destination::Destination;
 
@@ -80,15 +80,18 @@ fn serve(arguments: &Arguments) -> Result<std::convert::Infallible> {
 
 /// Opens the recording that the arguments name.
 fn open(arguments: &Arguments) -> Result<Box<dyn Replay>> {
-    let Some(directory) = &arguments.trace else {
-        bail!("this build has no sample trace");
-    };
-    let directory = directory.as_path();
-    if !directory.is_dir() {
-        bail!(
-            "{}: no such directory; a trace is a directory that `ktracer record -o` wrote",
-            directory.display()
+    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/samples/arm-u-boot");
+    let directory = arguments.trace.as_deref().unwrap_or(&sample);
+    let recording = Recording::open(directory)?;
+    for fault in recording.program().trace().faults() {
+        log::warn!("{}: {fault}", recording.program().trace().path().display());
+    }
+    if recording.program().trace().totals().is_none() {
+        log::warn!(
+            "{} was not closed properly: it ends at position {}, what the guest did after that is missing",
+            directory.display(),
+            recording.end()
         );
     }
-    bail!("{}: this build can't read traces yet", directory.display());
+    Ok(Box::new(recording))
 }

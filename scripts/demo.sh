@@ -20,7 +20,7 @@ fail() { printf 'demo: error: %s\n' "$*" >&2; exit 1; }
 
 mkdir -p "$demo"
 say "1. Recording U-Boot for $seconds seconds"
-printf '%s\n' "   ktracer record -o $demo/trace -- qemu-system-arm -M virt -m 64 -display none -serial file:$demo/console.log -bios u-boot.bin"
+printf '%s\n' "   ktracer record -o $demo/trace -- qemu-system-arm -M virt -m 64 -nic none -display none -serial file:$demo/console.log -bios u-boot.bin"
 # timeout ends it as Ctrl-C would; the recording is closed properly.
 timeout --preserve-status -s TERM "$seconds" "$programs/ktracer" record -o "$demo/trace" --force -- \
   qemu-system-arm -M virt -m 64 -nic none -display none -serial "file:$demo/console.log" -bios "$uboot"

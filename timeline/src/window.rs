@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use ktrace_format::TraceError;
 use ktrace_format::reader::SegmentEntry;
+use ktrace_format::segment::cursor::{Translation, translations};
 use ktrace_format::shadow::{Behaviour, PAGE_BYTES, Target};
+
+use ktrace_machine::arm::translation::TranslationRegisters;
 
 use crate::engine::{Engine, Snapshot};
 use crate::journal::FullJournal;
@@ -30,6 +33,8 @@ pub(crate) struct Window {
     proved: u64,
     /// Why not all are.
     divergence: Option<String>,
+    /// The registers that govern translation, from which instruction on.
+    translations: Vec<Translation>,
 }
 
 impl Window {
@@ -42,6 +47,7 @@ impl Window {
             snapshots: Vec::new(),
             proved: 0,
             divergence: None,
+            translations: Vec::new(),
         }
     }
 
@@ -59,6 +65,7 @@ impl Window {
         self.snapshots.clear();
         self.proved = 0;
         self.divergence = None;
+        self.translations = translations(&streams).unwrap_or_default();
         let mut outcome = self.engine.begin(head, Arc::new(streams));
         if outcome.is_ok() {
             self.snapshots.push(self.engine.snapshot());
@@ -147,6 +154,12 @@ impl Window {
             Behaviour::Ram => Target::Ram(shadow.page(mapping).number),
             Behaviour::Rom => Target::Rom(shadow.page(mapping).number),
         })
+    }
+
+    /// The registers that govern translation here, if they are known.
+    pub(crate) fn translation(&self) -> Option<TranslationRegisters> {
+        let after = self.translations.partition_point(|entry| entry.from <= self.engine.executed);
+        TranslationRegisters::from_recorded(&self.translations.get(after.checked_sub(1)?)?.registers)
     }
 
     /// A byte of physical memory, if this segment has seen it up to here.

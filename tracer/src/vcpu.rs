@@ -67,6 +67,8 @@ pub struct Vcpu {
     /// Instructions of the present block before the one that the recording starts with.
     skipped: u32,
     cpsr: u32,
+    /// The system registers as last told.
+    translation: Option<[u64; 4]>,
     stop_after: u64,
     phase: Phase,
     registers: Registers,
@@ -100,6 +102,7 @@ impl Vcpu {
             last_load: 0,
             skipped: 0,
             cpsr: 0,
+            translation: None,
             stop_after: options.stop_after.unwrap_or(u64::MAX),
             phase: Phase::Waiting,
             registers,
@@ -267,7 +270,7 @@ impl Vcpu {
             };
             self.push_registers(Tag::Discontinuity.word() | u64::from(cause), &registers);
             self.cpsr = registers[CPSR];
-            self.mappings.may_have_changed();
+            self.mapping_may_have_changed(started);
             keyframe = Some(registers);
         }
         self.instructions += u64::from(started);
@@ -310,14 +313,35 @@ impl Vcpu {
     fn cut(&mut self, started: u32, registers: &[u32; REGISTERS]) {
         self.cpsr = registers[CPSR];
         self.push_registers(Tag::Cut.word() | u64::from(started) << 32, registers);
+        self.translation = self.registers.translation(self.cpsr);
+        self.tell_translation(0);
         let limit = self.instructions.saturating_add(SEGMENT_INSTRUCTIONS).min(self.stop_after);
         self.shared.segment_limit.store(limit, Ordering::Relaxed);
+    }
+
+    /// Something happened after `index` instructions of the present block that can change mappings.
+    fn mapping_may_have_changed(&mut self, index: u32) {
+        self.mappings.may_have_changed();
+        let translation = self.registers.translation(self.cpsr);
+        if translation != self.translation {
+            self.translation = translation;
+            self.tell_translation(index);
+        }
+    }
+
+    fn tell_translation(&mut self, index: u32) {
+        let first = |words: u64| Tag::Translation.word() | u64::from(index) << 32 | words;
+        match self.translation {
+            Some([sctlr, ttbcr, ttbr0, ttbr1]) => self.ring.push([first(4), sctlr, ttbcr, ttbr0, ttbr1]),
+            None => self.ring.push([first(0)]),
+        }
     }
 
     fn record_results(&mut self, site: &OpaqueSite) -> Option<()> {
         let opaque = &site.opaque;
         if opaque.changes_mapping {
-            self.mappings.may_have_changed();
+            let done = u32::from(site.index) + 1;
+            self.mapping_may_have_changed(done.saturating_sub(self.skipped));
         }
         if opaque.writes == 0 {
             return Some(());

@@ -3,9 +3,38 @@
 //! A [`Cursor`] is a set of offsets, cheap to copy: a replay that goes back to a snapshot puts the old one back.
 
 use super::target::read_target;
-use super::{STREAMS, SegmentError, Stream, Streams, access, control, surprise};
+use super::{STREAMS, SegmentError, Stream, Streams, TRANSLATION_LIMIT, access, control, surprise};
 use crate::shadow::Target;
 use crate::varint;
+
+/// The system registers that govern translation from some instruction on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// Instructions of the segment before.
+    pub from: u64,
+    /// The registers in the machine's order; empty if they are not known.
+    pub registers: Vec<u64>,
+}
+
+/// All translation entries of a segment, in order.
+pub fn translations(streams: &Streams) -> Result<Vec<Translation>, SegmentError> {
+    let bad = || SegmentError::Stream(Stream::Translation);
+    let mut cursor = Cursor::default();
+    let (mut entries, mut from) = (Vec::new(), 0u64);
+    while !cursor.at_end(streams, Stream::Translation) {
+        from = from.checked_add(cursor.number(streams, Stream::Translation)?).ok_or_else(bad)?;
+        let [count] = cursor.bytes(streams, Stream::Translation)?;
+        if count > TRANSLATION_LIMIT {
+            return Err(bad());
+        }
+        let mut registers = Vec::with_capacity(usize::from(count));
+        for _ in 0..count {
+            registers.push(u64::from_le_bytes(cursor.bytes(streams, Stream::Translation)?));
+        }
+        entries.push(Translation { from, registers });
+    }
+    Ok(entries)
+}
 
 /// Where the next entry of each stream is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -145,6 +145,8 @@ pub struct Encoder<M> {
     mapped: Vec<u32>,
     opaque_counts: HashMap<u32, u64>,
     discontinuities: u64,
+    /// Instructions before the last translation entry.
+    last_translation: u64,
     compressor: zstd::bulk::Compressor<'static>,
     index: IndexWriter,
 }
@@ -183,6 +185,7 @@ impl<M: InitialMemory> Encoder<M> {
             mapped: Vec::new(),
             opaque_counts: HashMap::new(),
             discontinuities: 0,
+            last_translation: 0,
             compressor: zstd::bulk::Compressor::new(COMPRESSION_LEVEL)?,
             index: IndexWriter::new()?,
         })
@@ -228,6 +231,7 @@ impl<M: InitialMemory> Encoder<M> {
         self.mapped.clear();
         self.opaque_counts.clear();
         self.discontinuities = 0;
+        self.last_translation = 0;
     }
 
     /// A block was entered. The one before it must have ended.
@@ -573,6 +577,19 @@ impl<M: InitialMemory> Encoder<M> {
     /// Registers after an opaque instruction, those that it may have written, in rising order.
     pub fn opaque_results(&mut self, values: &[u32]) {
         let stream = &mut self.streams[Stream::Results as usize];
+        for value in values {
+            stream.extend(value.to_le_bytes());
+        }
+    }
+
+    /// After `index` instructions of the block under way (or before the segment's first block), the system registers
+    /// that govern translation have these values, in the machine's order; none if they are not known.
+    pub fn translation(&mut self, index: u32, values: &[u64]) {
+        let instructions = self.head.instructions + u64::from(index);
+        let stream = &mut self.streams[Stream::Translation as usize];
+        varint::write(stream, instructions - self.last_translation);
+        self.last_translation = instructions;
+        stream.push(values.len() as u8);
         for value in values {
             stream.extend(value.to_le_bytes());
         }

@@ -34,14 +34,18 @@ pub enum Stream {
     Checkpoints,
     /// Device writes to memory.
     DeviceWrites,
+    /// System registers that say how virtual addresses are translated.
+    Translation,
 }
 
 /// How many streams a segment has.
-pub const STREAMS: usize = 10;
+pub const STREAMS: usize = 11;
 /// A checkpoint of the digest is stored before every block whose ordinal is a multiple of this, and at the end.
 pub const CHECKPOINT_BLOCKS: u32 = 4096;
 /// No stream of a segment is longer than this, in bytes before compression.
 pub const STREAM_LIMIT: u32 = 1 << 28;
+/// A translation entry has at most this many values.
+pub const TRANSLATION_LIMIT: u8 = 16;
 /// The architecture has at most this many registers in a keyframe.
 pub const REGISTER_LIMIT: u32 = 128;
 

@@ -140,10 +140,10 @@ impl<'drawn> Generator<'drawn> {
             registers[usize::from(register)] = self.sandbox_address(aligned);
             self.bases.push(Base { register, aligned });
         }
-        let is_base = |register: &u8| !self.bases.iter().any(|base| base.register == *register);
+        let is_free = |register: &u8| !self.bases.iter().any(|base| base.register == *register);
         self.small =
-            order.iter().copied().filter(is_base).filter(|register| *register < 13).take(3).collect();
-        if let Some(low) = (0..8).filter(is_base).last()
+            order.iter().copied().filter(is_free).filter(|register| *register < 13).take(3).collect();
+        if let Some(low) = (0..8).rev().find(is_free)
             && !self.small.contains(&low)
         {
             self.small.push(low);
@@ -675,7 +675,7 @@ impl<'drawn> Generator<'drawn> {
             (0, Some(base)) => {
                 // stmdb base!, {r}; ldmia base!, {pc}
                 let base = u32::from(base) << 16;
-                self.emit(if thumb { 0xe920_0000 } else { 0xe920_0000 } | base | 1 << r);
+                self.emit(0xe920_0000 | base | 1 << r);
                 self.emit(if thumb { 0xe8b0_8000 } else { condition << 28 | 0x08b0_8000 } | base);
                 "ldm pc"
             }

@@ -64,6 +64,21 @@ impl Block {
     ///
     /// Where `mode` says that data is big-endian, every instruction that accesses memory is opaque.
     pub fn decode(address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
+        Self::decode_with(address, mode, code, lower)
+    }
+
+    /// The same, but every modelled instruction executes in its neutral form.
+    #[cfg(test)]
+    pub(super) fn decode_neutral(address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
+        Self::decode_with(address, mode, code, |_, _, _| None)
+    }
+
+    fn decode_with(
+        address: u32,
+        mode: Mode,
+        code: &[u8],
+        lower: impl Fn(&Instruction, Site, bool) -> Option<Operation>,
+    ) -> Result<Block, DecodeError> {
         let thumb = mode.thumb();
         if code.is_empty() {
             return Err(DecodeError::Empty);

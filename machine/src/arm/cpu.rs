@@ -145,11 +145,15 @@ impl Cpu {
 
     /// Executes the instructions `from..to` of a block (`to` is limited to the block's length), which must be the
     /// next ones for this processor. It stops before an opaque instruction, also one whose condition does not hold.
+    /// With nothing to execute nothing changes: after a branch, the rest of its block is no fall-through.
     ///
     /// After [`Exit::Done`] and [`Exit::Opaque`] the program counter is the address of the next instruction to
     /// execute, and CPSR is as QEMU has it between blocks.
     pub fn run<B: Bus>(&mut self, block: &Block, from: usize, to: usize, bus: &mut B) -> Exit {
         let to = to.min(block.len());
+        if from >= to {
+            return Exit::Done;
+        }
         let block_thumb = block.mode().thumb();
         let mut target = Target { address: block.address_of(to), thumb: block_thumb };
 

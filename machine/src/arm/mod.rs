@@ -17,6 +17,8 @@ mod lower;
 mod mode;
 mod operation;
 pub mod t32;
+#[cfg(test)]
+mod tests;
 
 pub use effects::Flow;
 pub use mode::Mode;

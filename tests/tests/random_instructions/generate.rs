@@ -42,6 +42,9 @@ pub struct Generator<'drawn> {
 /// How often to draw before giving up on an encoding that is acceptable.
 const ATTEMPTS: usize = 200;
 
+/// How many registers point into the sandbox at most; fewer than there are low registers.
+const MOST_BASES: usize = 5;
+
 /// Weights of what comes next.
 const PATTERN: u32 = 750;
 const RANDOM_WORD: u32 = 100;
@@ -240,6 +243,9 @@ impl<'drawn> Generator<'drawn> {
             let address = self.sandbox_address(true);
             self.set_register(register, address);
             self.bases.push(Base { register, aligned: true });
+            // The oldest are forgotten, so that not all registers become bases in time.
+            let surplus = self.bases.len().saturating_sub(MOST_BASES);
+            self.bases.drain(..surplus);
         }
         if !self.small.iter().any(|small| *small < 8) {
             let register = loop {

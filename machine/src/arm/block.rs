@@ -56,6 +56,8 @@ pub struct Block {
     /// The instructions of [`Operation::Opaque`].
     opaque: Box<[Opaque]>,
     opaque_indices: Box<[u16]>,
+    /// For each instruction whether a block can end early in it.
+    may_stop: Box<[bool]>,
 }
 
 impl Block {
@@ -94,6 +96,7 @@ impl Block {
         let mut general = Vec::new();
         let mut opaque = Vec::new();
         let mut opaque_indices = Vec::new();
+        let mut may_stop = Vec::new();
         let mut flow = Flow::Sequential;
         let mut mode_here = mode;
         let mut offset = 0;
@@ -120,6 +123,10 @@ impl Block {
             if last {
                 flow = instruction.flow(condition, site);
             }
+            may_stop.push(
+                last || instruction.memory_as_opaque().is_some()
+                    || matches!(instruction, Instruction::Opaque(_)),
+            );
             // The offset is below the limit that was checked above, and there is less than one entry for each byte.
             let index = operations.len() as u16;
             let operation = match instruction {
@@ -161,6 +168,7 @@ impl Block {
             general: general.into(),
             opaque: opaque.into(),
             opaque_indices: opaque_indices.into(),
+            may_stop: may_stop.into(),
         })
     }
 
@@ -212,6 +220,12 @@ impl Block {
     /// mode after the last instruction if that does not branch.
     pub fn mode_before(&self, index: usize) -> Mode {
         self.operations.get(index).map_or(self.mode_after, |operation| self.mode.with_it(operation.it))
+    }
+
+    /// Execution can end right after or inside this instruction: it accesses memory, it is opaque, or it is the last
+    /// one. All others always complete and are followed by the next.
+    pub fn may_stop_at(&self, index: usize) -> bool {
+        self.may_stop.get(index).copied().unwrap_or(false)
     }
 
     /// Where control goes after the last instruction.

@@ -1,0 +1,449 @@
+//! Opens a trace: maps `trace.kt` and finds its records, by the table of a closed trace or by walking an unclosed one.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use memmap2::Mmap;
+
+use crate::header::{FORMAT_VERSION, Header, Totals};
+use crate::record::{self, Record, RecordError};
+use crate::segment::encoder::entry_key;
+use crate::segment::index::PackedIndex;
+use crate::segment::{Head, SegmentError, Streams};
+use crate::writer::{CLOSE_MARK, TRACE_FILE, kind};
+
+/// Why a trace can't be opened, or a part of it not read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TraceError {
+    /// The directory or its file can't be read.
+    #[error("{path}: {source}", path = .path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no trace.
+    #[error("{path} is not a ktracer trace: {why}", path = .path.display())]
+    NotATrace {
+        /// The directory or file.
+        path: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// A newer ktracer made it.
+    #[error("{path} has trace format {found}, this ktracer reads up to {FORMAT_VERSION}: a newer ktracer is needed", path = .path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+    /// A record is damaged.
+    #[error("{path}: {source}", path = .path.display())]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong and where.
+        source: RecordError,
+    },
+    /// A record's checksum is right but its contents are not.
+    #[error("{path}: the record at offset {offset}: {source}", path = .path.display())]
+    Segment {
+        /// The file.
+        path: PathBuf,
+        /// Offset of the record.
+        offset: u64,
+        /// What is wrong.
+        source: SegmentError,
+    },
+}
+
+/// One block of the dictionary.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockEntry {
+    /// Virtual address of the first instruction.
+    pub address: u32,
+    /// The processor's mode, see `SPEC.md`.
+    pub mode: u16,
+    code: Range<usize>,
+}
+
+/// Where a segment is and what it spans.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentEntry {
+    /// Offset of its record.
+    pub offset: u64,
+    /// Offset of its index record, if it is there.
+    pub index: Option<u64>,
+    /// Position of its first instruction.
+    pub first: u64,
+    /// Instructions that started.
+    pub instructions: u64,
+    /// Blocks that were entered.
+    pub blocks: u32,
+    /// `FLAG_…` bits of the head.
+    pub flags: u32,
+}
+
+impl SegmentEntry {
+    /// Position after its last instruction.
+    pub fn end(&self) -> u64 {
+        self.first + self.instructions
+    }
+}
+
+/// A trace opened for reading. It can be shared between threads.
+#[derive(Debug)]
+pub struct Trace {
+    path: PathBuf,
+    map: Mmap,
+    header: Header,
+    names: Vec<String>,
+    blocks: Vec<Option<BlockEntry>>,
+    code: Vec<u8>,
+    entries: HashMap<u64, Vec<u32>>,
+    segments: Vec<SegmentEntry>,
+    totals: Option<Totals>,
+    faults: Vec<RecordError>,
+}
+
+fn le32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk::<4>().map(|four| u32::from_le_bytes(*four))
+}
+
+fn le64(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk::<8>().map(|eight| u64::from_le_bytes(*eight))
+}
+
+impl Trace {
+    /// Opens the trace in a directory. A trace that was not closed, or is damaged in places, opens too:
+    /// [`totals`](Self::totals) and [`faults`](Self::faults) tell.
+    pub fn open(directory: &Path) -> Result<Trace, TraceError> {
+        let path = directory.join(TRACE_FILE);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let why = if directory.exists() {
+                    format!("it has no {TRACE_FILE}")
+                } else {
+                    "there is no such directory".into()
+                };
+                return Err(TraceError::NotATrace { path: directory.to_owned(), why });
+            }
+            Err(source) => return Err(TraceError::Io { path, source }),
+        };
+        // SAFETY: the map is read only. A trace is append-only, so no byte below the length that was mapped changes
+        // while a well-behaved recorder still writes; should somebody truncate the file, reading ends the process
+        // with SIGBUS, which is the documented price of mapping.
+        let map =
+            unsafe { Mmap::map(&file) }.map_err(|source| TraceError::Io { path: path.clone(), source })?;
+        let header = Self::read_header(&map, &path)?;
+        let mut trace = Trace {
+            path,
+            map,
+            header,
+            names: Vec::new(),
+            blocks: Vec::new(),
+            code: Vec::new(),
+            entries: HashMap::new(),
+            segments: Vec::new(),
+            totals: None,
+            faults: Vec::new(),
+        };
+        if trace.read_table().is_none() {
+            trace.totals = None;
+            trace.segments.clear();
+            trace.walk();
+        }
+        trace.index_entries();
+        Ok(trace)
+    }
+
+    fn read_header(map: &[u8], path: &Path) -> Result<Header, TraceError> {
+        let not = |why: String| TraceError::NotATrace { path: path.to_owned(), why };
+        let first = record::record_at(map, 0).ok_or_else(|| not("the file is empty".into()))?;
+        let first = first.map_err(|source| TraceError::Record { path: path.to_owned(), source })?;
+        if first.kind != kind::HEADER {
+            return Err(not("its first record is no header".into()));
+        }
+        let payload =
+            first.payload().map_err(|source| TraceError::Record { path: path.to_owned(), source })?;
+        let json: serde_json::Value =
+            serde_json::from_slice(payload).map_err(|error| not(error.to_string()))?;
+        // The version comes first: what else a newer header says may not be understood.
+        match json.get("format_version").and_then(serde_json::Value::as_u64) {
+            Some(found) if found > u64::from(FORMAT_VERSION) => {
+                Err(TraceError::Newer { path: path.to_owned(), found })
+            }
+            Some(_) => serde_json::from_value(json).map_err(|error| not(error.to_string())),
+            None => Err(not("its header has no format_version".into())),
+        }
+    }
+
+    /// Uses the end record's table. `None`: the trace is not closed, or its end is damaged.
+    fn read_table(&mut self) -> Option<()> {
+        let tail = self.map.len().checked_sub(16)?;
+        if self.map.get(tail + 8..)? != CLOSE_MARK {
+            return None;
+        }
+        let end = record::record_at(&self.map, le64(&self.map, tail)?)?.ok()?;
+        if end.kind != kind::END || end.end() != self.map.len() as u64 {
+            return None;
+        }
+        let payload = end.payload().ok()?.to_vec();
+        let json = le32(&payload, 0)? as usize;
+        self.totals = Some(serde_json::from_slice(payload.get(4..4 + json)?).ok()?);
+        let mut at = 4 + json;
+        let count = le32(&payload, at)?;
+        at += 4;
+        let mut dictionary = Vec::new();
+        for _ in 0..count {
+            dictionary.push((le32(&payload, at)?, le64(&payload, at + 4)?));
+            at += 12;
+        }
+        let count = le32(&payload, at)?;
+        at += 4;
+        for _ in 0..count {
+            let entry = SegmentEntry {
+                offset: le64(&payload, at)?,
+                index: Some(le64(&payload, at + 8)?),
+                first: le64(&payload, at + 16)?,
+                instructions: le64(&payload, at + 24)?,
+                blocks: le32(&payload, at + 32)?,
+                flags: le32(&payload, at + 36)?,
+            };
+            entry.first.checked_add(entry.instructions)?;
+            self.segments.push(entry);
+            at += 40;
+        }
+        for (_, offset) in dictionary {
+            self.read_dictionary(offset);
+        }
+        Some(())
+    }
+
+    fn read_dictionary(&mut self, offset: u64) {
+        let fault = match record::record_at(&self.map, offset) {
+            Some(Ok(record)) => match record.payload().map(<[u8]>::to_vec) {
+                Ok(payload) => {
+                    let read = match record.kind {
+                        kind::NAMES => self.read_names(&payload),
+                        kind::BLOCKS => self.read_blocks(&payload),
+                        _ => None,
+                    };
+                    if read.is_some() { None } else { Some(RecordError::NoRecord { offset }) }
+                }
+                Err(error) => Some(error),
+            },
+            Some(Err(error)) => Some(error),
+            None => Some(RecordError::NoRecord { offset }),
+        };
+        self.faults.extend(fault);
+    }
+
+    /// Finds records without a table: all that are whole, also behind damage.
+    fn walk(&mut self) {
+        let mut offset = 0;
+        loop {
+            let (kind, end) = match record::record_at(&self.map, offset) {
+                None => break,
+                Some(Ok(record)) => {
+                    let (kind, end) = (record.kind, record.end());
+                    if kind == kind::SEGMENT {
+                        let fixed =
+                            record.payload().map(|payload| Head::read(payload).ok().map(|(head, _)| head));
+                        match fixed {
+                            Ok(Some(head)) => self.segments.push(SegmentEntry {
+                                offset,
+                                index: None,
+                                first: head.first,
+                                instructions: head.instructions,
+                                blocks: head.blocks,
+                                flags: head.flags,
+                            }),
+                            Ok(None) => self.faults.push(RecordError::NoRecord { offset }),
+                            Err(error) => self.faults.push(error),
+                        }
+                    }
+                    (kind, end)
+                }
+                Some(Err(error)) => {
+                    self.faults.push(error);
+                    match self.next_head(offset + 1) {
+                        Some(next) => {
+                            offset = next;
+                            continue;
+                        }
+                        None => break,
+                    }
+                }
+            };
+            match kind {
+                kind::NAMES | kind::BLOCKS => self.read_dictionary(offset),
+                kind::INDEX => {
+                    if let Some(segment) = self.segments.last_mut() {
+                        segment.index.get_or_insert(offset);
+                    }
+                }
+                _ => {}
+            }
+            offset = end;
+        }
+    }
+
+    fn next_head(&self, from: u64) -> Option<u64> {
+        let from = usize::try_from(from).ok()?;
+        let starts = self.map.get(from..)?.windows(4).enumerate();
+        let mut starts =
+            starts.filter(|(_, window)| *window == record::MAGIC).map(|(at, _)| (from + at) as u64);
+        starts.find(|&offset| matches!(record::record_at(&self.map, offset), Some(Ok(_))))
+    }
+
+    fn read_names(&mut self, payload: &[u8]) -> Option<()> {
+        let first = le32(payload, 0)? as usize;
+        // Names whose record was lost stay empty rather than shift the others.
+        if first < self.names.len() || first > self.names.len() + 0x1_0000 {
+            return None;
+        }
+        self.names.resize(first, String::new());
+        let mut rest = payload.get(4..)?;
+        while let Some((length, after)) = rest.split_first_chunk::<2>() {
+            let (name, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+            self.names.push(String::from_utf8_lossy(name).into_owned());
+            rest = after;
+        }
+        Some(())
+    }
+
+    fn read_blocks(&mut self, payload: &[u8]) -> Option<()> {
+        const LIMIT: usize = 1 << 28;
+        let (first, count, raw) = (le32(payload, 0)? as usize, le32(payload, 4)?, le32(payload, 8)? as usize);
+        if raw > LIMIT || first < self.blocks.len() || first > self.blocks.len() + LIMIT / 64 {
+            return None;
+        }
+        let bytes = zstd::bulk::decompress(payload.get(12..)?, raw).ok()?;
+        self.blocks.resize(first, None);
+        let mut rest = &bytes[..];
+        for _ in 0..count {
+            let (head, after) = rest.split_first_chunk::<8>()?;
+            let length = usize::from(u16::from_le_bytes([head[6], head[7]]));
+            let (code, after) = after.split_at_checked(length)?;
+            let start = self.code.len();
+            self.code.extend(code);
+            self.blocks.push(Some(BlockEntry {
+                address: u32::from_le_bytes([head[0], head[1], head[2], head[3]]),
+                mode: u16::from_le_bytes([head[4], head[5]]),
+                code: start..start + length,
+            }));
+            rest = after;
+        }
+        Some(())
+    }
+
+    fn index_entries(&mut self) {
+        for (id, block) in self.blocks.iter().enumerate() {
+            if let Some(block) = block {
+                self.entries.entry(entry_key(block.address, block.mode)).or_default().push(id as u32);
+            }
+        }
+    }
+
+    /// The file with the records.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Bytes in the file with the records.
+    pub fn bytes(&self) -> u64 {
+        self.map.len() as u64
+    }
+
+    /// What the trace says about itself.
+    pub fn header(&self) -> &Header {
+        &self.header
+    }
+
+    /// Totals, if the trace was closed properly.
+    pub fn totals(&self) -> Option<&Totals> {
+        self.totals.as_ref()
+    }
+
+    /// Damaged or torn places that were met while opening.
+    pub fn faults(&self) -> &[RecordError] {
+        &self.faults
+    }
+
+    /// All segments, in recorded order.
+    pub fn segments(&self) -> &[SegmentEntry] {
+        &self.segments
+    }
+
+    /// Instructions up to the end of the last segment: the last position.
+    pub fn instructions(&self) -> u64 {
+        self.segments.last().map_or(0, SegmentEntry::end)
+    }
+
+    /// A name by its number; empty if its record is lost.
+    pub fn name(&self, number: u32) -> &str {
+        self.names.get(number as usize).map_or("", String::as_str)
+    }
+
+    /// How many blocks the dictionary has.
+    pub fn block_count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// A block by its number; `None` if there is none or its record is lost.
+    pub fn block(&self, number: u32) -> Option<&BlockEntry> {
+        self.blocks.get(number as usize)?.as_ref()
+    }
+
+    /// The code of a block.
+    pub fn code(&self, block: &BlockEntry) -> &[u8] {
+        self.code.get(block.code.clone()).unwrap_or_default()
+    }
+
+    /// The numbers of all blocks with an entry point (see [`entry_key`]), rising.
+    pub fn blocks_at(&self, entry: u64) -> &[u32] {
+        self.entries.get(&entry).map_or(&[], Vec::as_slice)
+    }
+
+    fn record(&self, offset: u64) -> Result<Record<'_>, TraceError> {
+        let error = |source| TraceError::Record { path: self.path.clone(), source };
+        record::record_at(&self.map, offset)
+            .ok_or(RecordError::NoRecord { offset })
+            .and_then(|record| record)
+            .map_err(error)
+    }
+
+    fn payload(&self, offset: u64) -> Result<&[u8], TraceError> {
+        self.record(offset)?
+            .payload()
+            .map_err(|source| TraceError::Record { path: self.path.clone(), source })
+    }
+
+    /// Reads a segment: its head and its streams.
+    pub fn read_segment(&self, segment: &SegmentEntry) -> Result<(Head, Streams), TraceError> {
+        let error = |source| TraceError::Segment { path: self.path.clone(), offset: segment.offset, source };
+        let (head, rest) = Head::read(self.payload(segment.offset)?).map_err(error)?;
+        Ok((head, Streams::read(rest).map_err(error)?))
+    }
+
+    /// Reads a segment's head only.
+    pub fn read_head(&self, segment: &SegmentEntry) -> Result<Head, TraceError> {
+        let error = |source| TraceError::Segment { path: self.path.clone(), offset: segment.offset, source };
+        Ok(Head::read(self.payload(segment.offset)?).map_err(error)?.0)
+    }
+
+    /// A segment's index; `None` if it has none.
+    pub fn read_index(&self, segment: &SegmentEntry) -> Result<Option<PackedIndex<'_>>, TraceError> {
+        let Some(offset) = segment.index else { return Ok(None) };
+        let error = |source| TraceError::Segment { path: self.path.clone(), offset, source };
+        PackedIndex::new(self.payload(offset)?).map(Some).map_err(error)
+    }
+}

@@ -1,0 +1,204 @@
+//! Reads a segment's streams in the order in which a replay asks for them.
+//!
+//! A [`Cursor`] is a set of offsets, cheap to copy: a replay that goes back to a snapshot puts the old one back.
+
+use super::target::read_target;
+use super::{STREAMS, SegmentError, Stream, Streams, access, control, surprise};
+use crate::shadow::Target;
+use crate::varint;
+
+/// Where the next entry of each stream is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cursor {
+    at: [u32; STREAMS],
+}
+
+/// What a control entry says about one block.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Control {
+    /// The block's number, if it is not the expected one.
+    pub block: Option<u32>,
+    /// How many instructions started, if not as many as expected.
+    pub started: Option<u32>,
+    /// The discontinuity after the block: its cause, and how many accesses the whole block made.
+    pub discontinuity: Option<(u8, u64)>,
+}
+
+/// An access of an opaque instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OpaqueAccess {
+    /// Virtual address.
+    pub address: u32,
+    /// Size in bytes: 1, 2, 4, 8 or 16.
+    pub bytes: usize,
+    /// A store.
+    pub store: bool,
+    /// The bytes are in memory in big-endian order.
+    pub big_endian: bool,
+    /// Bits 0 to 63 of the value, and 64 to 127.
+    pub value: [u64; 2],
+}
+
+impl OpaqueAccess {
+    /// The value's bytes in the order of rising addresses; the first `bytes` of them count.
+    pub fn memory_bytes(&self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&self.value[0].to_le_bytes());
+        bytes[8..].copy_from_slice(&self.value[1].to_le_bytes());
+        if self.big_endian {
+            bytes[..self.bytes].reverse();
+        }
+        bytes
+    }
+}
+
+/// A device access beside its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceAccess {
+    /// Number of the device's name.
+    pub name: u32,
+    /// Physical address.
+    pub physical: u64,
+}
+
+impl Cursor {
+    fn slice<'a>(&self, streams: &'a Streams, stream: Stream) -> &'a [u8] {
+        streams.0[stream as usize].get(self.at[stream as usize] as usize..).unwrap_or_default()
+    }
+
+    /// Whether a stream has been read to its end.
+    pub fn at_end(&self, streams: &Streams, stream: Stream) -> bool {
+        self.slice(streams, stream).is_empty()
+    }
+
+    #[inline]
+    fn number(&mut self, streams: &Streams, stream: Stream) -> Result<u64, SegmentError> {
+        let mut at = self.at[stream as usize] as usize;
+        let number =
+            varint::read(&streams.0[stream as usize], &mut at).map_err(|_| SegmentError::Stream(stream))?;
+        self.at[stream as usize] = at as u32;
+        Ok(number)
+    }
+
+    #[inline]
+    fn bytes<const N: usize>(&mut self, streams: &Streams, stream: Stream) -> Result<[u8; N], SegmentError> {
+        let slice = self.slice(streams, stream).first_chunk::<N>().ok_or(SegmentError::Stream(stream))?;
+        self.at[stream as usize] += N as u32;
+        Ok(*slice)
+    }
+
+    /// How many blocks are as expected before the next one that has a control entry; `None`: all that remain.
+    pub fn next_control(&mut self, streams: &Streams) -> Result<Option<u64>, SegmentError> {
+        if self.at_end(streams, Stream::Control) {
+            return Ok(None);
+        }
+        self.number(streams, Stream::Control).map(Some)
+    }
+
+    /// The entry that [`next_control`](Self::next_control) announced.
+    pub fn control(&mut self, streams: &Streams) -> Result<Control, SegmentError> {
+        let bad = SegmentError::Stream(Stream::Control);
+        let [flags] = self.bytes::<1>(streams, Stream::Control)?;
+        // Device writes and further vCPUs are for recorders to come; a reader that skipped them would show lies.
+        if flags & !(control::BLOCK | control::STARTED | control::DISCONTINUITY) != 0 {
+            return Err(bad);
+        }
+        let mut entry = Control::default();
+        let small = |number: u64| u32::try_from(number).map_err(|_| SegmentError::Stream(Stream::Control));
+        if flags & control::BLOCK != 0 {
+            entry.block = Some(small(self.number(streams, Stream::Control)?)?);
+        }
+        if flags & control::STARTED != 0 {
+            entry.started = Some(small(self.number(streams, Stream::Control)?)?);
+        }
+        if flags & control::DISCONTINUITY != 0 {
+            let [cause] = self.bytes::<1>(streams, Stream::Control)?;
+            entry.discontinuity = Some((cause, self.number(streams, Stream::Control)?));
+        }
+        Ok(entry)
+    }
+
+    /// Accesses from the last surprise to the next, and what it is (see [`surprise`]); `None`: no more.
+    pub fn next_surprise(&mut self, streams: &Streams) -> Result<Option<(u64, u64)>, SegmentError> {
+        if self.at_end(streams, Stream::Surprises) {
+            return Ok(None);
+        }
+        let number = self.number(streams, Stream::Surprises)?;
+        Ok(Some((number >> 1, number & surprise::REMAP)))
+    }
+
+    /// The virtual page of a remapping surprise.
+    pub fn remapped_page(&mut self, streams: &Streams) -> Result<u32, SegmentError> {
+        let page = self.number(streams, Stream::Mappings)?;
+        u32::try_from(page).ok().filter(|page| *page < 1 << 20).ok_or(SegmentError::Stream(Stream::Mappings))
+    }
+
+    /// What is behind the page that is mapped next.
+    pub fn target(&mut self, streams: &Streams) -> Result<Target, SegmentError> {
+        let mut at = self.at[Stream::Mappings as usize] as usize;
+        let target = read_target(&streams.0[Stream::Mappings as usize], &mut at);
+        self.at[Stream::Mappings as usize] = at as u32;
+        target.ok_or(SegmentError::Stream(Stream::Mappings))
+    }
+
+    /// The next value of `bytes` (at most 8) bytes.
+    #[inline]
+    pub fn value(&mut self, streams: &Streams, bytes: usize) -> Result<u64, SegmentError> {
+        let bad = SegmentError::Stream(Stream::Values);
+        let slice = self.slice(streams, Stream::Values).get(..bytes).ok_or(bad)?;
+        let mut value = [0; 8];
+        value[..bytes].copy_from_slice(slice);
+        self.at[Stream::Values as usize] += bytes as u32;
+        Ok(u64::from_le_bytes(value))
+    }
+
+    /// Who answered the device access under way.
+    pub fn device(&mut self, streams: &Streams) -> Result<DeviceAccess, SegmentError> {
+        let name = u32::try_from(self.number(streams, Stream::Devices)?);
+        let name = name.map_err(|_| SegmentError::Stream(Stream::Devices))?;
+        Ok(DeviceAccess { name, physical: self.number(streams, Stream::Devices)? })
+    }
+
+    /// How many accesses the opaque instruction under way made.
+    pub fn opaque_count(&mut self, streams: &Streams) -> Result<u64, SegmentError> {
+        self.number(streams, Stream::OpaqueAccesses)
+    }
+
+    /// The next of them.
+    pub fn opaque_access(&mut self, streams: &Streams) -> Result<OpaqueAccess, SegmentError> {
+        let bad = SegmentError::Stream(Stream::OpaqueAccesses);
+        let [flags] = self.bytes::<1>(streams, Stream::OpaqueAccesses)?;
+        let address = u32::from_le_bytes(self.bytes(streams, Stream::OpaqueAccesses)?);
+        let bytes = 1usize << (flags & access::SIZE);
+        if bytes > 16 {
+            return Err(bad);
+        }
+        let slice = self.slice(streams, Stream::OpaqueAccesses).get(..bytes).ok_or(bad)?;
+        let mut wide = [0; 16];
+        wide[..bytes].copy_from_slice(slice);
+        self.at[Stream::OpaqueAccesses as usize] += bytes as u32;
+        let wide = u128::from_le_bytes(wide);
+        Ok(OpaqueAccess {
+            address,
+            bytes,
+            store: flags & access::STORE != 0,
+            big_endian: flags & access::BIG_ENDIAN != 0,
+            value: [wide as u64, (wide >> 64) as u64],
+        })
+    }
+
+    /// The next register of an opaque instruction's results.
+    pub fn result(&mut self, streams: &Streams) -> Result<u32, SegmentError> {
+        self.bytes(streams, Stream::Results).map(u32::from_le_bytes)
+    }
+
+    /// The next register of a keyframe after a discontinuity.
+    pub fn keyframe(&mut self, streams: &Streams) -> Result<u32, SegmentError> {
+        self.bytes(streams, Stream::Keyframes).map(u32::from_le_bytes)
+    }
+
+    /// The next digest.
+    pub fn checkpoint(&mut self, streams: &Streams) -> Result<u64, SegmentError> {
+        self.bytes(streams, Stream::Checkpoints).map(u64::from_le_bytes)
+    }
+}

@@ -1,0 +1,227 @@
+//! A segment's index: which blocks ran in it, which 64-byte lines of physical memory it read and wrote, and what the
+//! written lines held at its end. All of it could be computed again by replaying the segment.
+
+use std::collections::HashMap;
+
+use super::target::{read_target, write_target};
+use super::{STREAM_LIMIT, SegmentError};
+use crate::shadow::{Behaviour, LINE_BYTES, Page, Shadow, Target};
+use crate::varint;
+
+/// Lines of one physical page.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PageLines {
+    /// Number of the physical page.
+    pub page: u64,
+    /// Lines that were read, bit n for bytes `64 * n` and up.
+    pub read: u64,
+    /// Lines of which a byte was stored to, or was seen to have changed.
+    pub written: u64,
+    /// For each written line, in rising order, which of its 64 bytes are known at the segment's end.
+    pub known: Vec<u64>,
+    /// Where the first written line's bytes are in the contents, in lines.
+    pub first_content: usize,
+}
+
+/// What a segment did, without the contents of the lines.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Index {
+    /// Numbers of the blocks that were entered, rising.
+    pub blocks: Vec<u32>,
+    /// Pages that were touched, rising.
+    pub pages: Vec<PageLines>,
+    /// What was behind virtual pages when they were last accessed: the number of the virtual page, rising.
+    pub mappings: Vec<(u32, Target)>,
+    /// How often opaque instructions started: number of the mnemonic, count.
+    pub opaque: Vec<(u32, u64)>,
+}
+
+impl Index {
+    /// The lines of a physical page, if it was touched.
+    pub fn page(&self, number: u64) -> Option<&PageLines> {
+        self.pages.binary_search_by_key(&number, |lines| lines.page).ok().and_then(|at| self.pages.get(at))
+    }
+}
+
+pub(super) struct IndexWriter {
+    sets: Vec<u8>,
+    contents: Vec<u8>,
+    compressor: zstd::bulk::Compressor<'static>,
+}
+
+impl IndexWriter {
+    pub(super) fn new() -> std::io::Result<Self> {
+        let compressor = zstd::bulk::Compressor::new(super::encoder::COMPRESSION_LEVEL)?;
+        Ok(IndexWriter { sets: Vec::new(), contents: Vec::new(), compressor })
+    }
+
+    /// `blocks` and `mapped` (virtual pages) must be rising.
+    pub(super) fn write(
+        &mut self,
+        blocks: &[u32],
+        mapped: &[u32],
+        opaque: &HashMap<u32, u64>,
+        shadow: &Shadow,
+        into: &mut Vec<u8>,
+    ) -> std::io::Result<()> {
+        self.sets.clear();
+        self.contents.clear();
+        varint::write(&mut self.sets, blocks.len() as u64);
+        let mut last = 0;
+        for &block in blocks {
+            varint::write(&mut self.sets, u64::from(block - last));
+            last = block;
+        }
+        let mut pages: Vec<&Page> =
+            shadow.touched_pages().filter(|page| page.read | page.written != 0).collect();
+        pages.sort_unstable_by_key(|page| page.number);
+        varint::write(&mut self.sets, pages.len() as u64);
+        let mut last = 0;
+        for page in pages {
+            varint::write(&mut self.sets, page.number - last);
+            last = page.number;
+            self.write_page(page);
+        }
+        self.write_mappings(mapped, shadow);
+        let mut opaque: Vec<_> = opaque.iter().collect();
+        opaque.sort_unstable();
+        varint::write(&mut self.sets, opaque.len() as u64);
+        for (&name, &count) in opaque {
+            varint::write(&mut self.sets, u64::from(name));
+            varint::write(&mut self.sets, count);
+        }
+        into.clear();
+        into.extend([0; 16]);
+        for (part, raw) in [&self.sets, &self.contents].into_iter().enumerate() {
+            let packed = if raw.is_empty() { Vec::new() } else { self.compressor.compress(raw)? };
+            into[8 * part..8 * part + 4].copy_from_slice(&(raw.len() as u32).to_le_bytes());
+            into[8 * part + 4..8 * part + 8].copy_from_slice(&(packed.len() as u32).to_le_bytes());
+            into.extend(packed);
+        }
+        Ok(())
+    }
+
+    fn write_mappings(&mut self, mapped: &[u32], shadow: &Shadow) {
+        // A page whose mapping changed and that was not accessed since shows something that the segment doesn't know.
+        let known = mapped.iter().filter_map(|&page| Some((page, shadow.mapping(page << 12)?)));
+        let known: Vec<_> = known.collect();
+        varint::write(&mut self.sets, known.len() as u64);
+        let mut last = 0;
+        for (page, mapping) in known {
+            varint::write(&mut self.sets, u64::from(page - last));
+            last = page;
+            let target = match mapping.behaviour {
+                Behaviour::Ram => Target::Ram(shadow.page(mapping).number),
+                Behaviour::Rom => Target::Rom(shadow.page(mapping).number),
+                Behaviour::Device => Target::Device,
+            };
+            write_target(&mut self.sets, target);
+        }
+    }
+
+    fn write_page(&mut self, page: &Page) {
+        let lines = (0..64).filter(|line| page.written >> line & 1 != 0);
+        let complete =
+            lines.clone().filter(|&line| page.ever[line] == u64::MAX).fold(0, |set, line| set | 1 << line);
+        for set in [page.read, page.written, complete] {
+            self.sets.extend(u64::to_le_bytes(set));
+        }
+        for line in lines {
+            if complete >> line & 1 == 0 {
+                self.sets.extend(page.ever[line].to_le_bytes());
+            }
+            self.contents.extend(&page.data[line * LINE_BYTES..(line + 1) * LINE_BYTES]);
+        }
+    }
+}
+
+/// An index record's payload, still packed.
+#[derive(Clone, Copy, Debug)]
+pub struct PackedIndex<'a> {
+    parts: [(&'a [u8], usize); 2],
+}
+
+impl<'a> PackedIndex<'a> {
+    /// Finds the two parts of an index record's payload.
+    pub fn new(payload: &'a [u8]) -> Result<Self, SegmentError> {
+        let (table, mut rest) = payload.split_at_checked(16).ok_or(SegmentError::Head)?;
+        let mut parts = [(rest, 0); 2];
+        for (entry, part) in table.chunks_exact(8).zip(&mut parts) {
+            let raw = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+            let packed = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
+            if raw > STREAM_LIMIT {
+                return Err(SegmentError::Head);
+            }
+            let (bytes, after) = rest.split_at_checked(packed as usize).ok_or(SegmentError::Head)?;
+            rest = after;
+            *part = (bytes, raw as usize);
+        }
+        Ok(PackedIndex { parts })
+    }
+
+    fn unpack(&self, part: usize) -> Result<Vec<u8>, SegmentError> {
+        let (bytes, raw) = self.parts[part];
+        if raw == 0 {
+            return Ok(Vec::new());
+        }
+        let unpacked = zstd::bulk::decompress(bytes, raw).ok().filter(|unpacked| unpacked.len() == raw);
+        unpacked.ok_or(SegmentError::Compression { stream: part })
+    }
+
+    /// The contents of the written lines, 64 bytes each, in the order of pages and lines.
+    pub fn contents(&self) -> Result<Vec<u8>, SegmentError> {
+        self.unpack(1)
+    }
+
+    /// The sets.
+    pub fn index(&self) -> Result<Index, SegmentError> {
+        let bytes = self.unpack(0)?;
+        let mut at = 0;
+        let mut next = || varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head);
+        let mut index = Index::default();
+        let mut last = 0u64;
+        for _ in 0..next()? {
+            last = last.checked_add(next()?).ok_or(SegmentError::Head)?;
+            index.blocks.push(u32::try_from(last).map_err(|_| SegmentError::Head)?);
+        }
+        let pages = next()?;
+        let (mut last, mut first_content) = (0u64, 0);
+        for _ in 0..pages {
+            last = last
+                .checked_add(varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?)
+                .ok_or(SegmentError::Head)?;
+            let (read, written, complete) =
+                (set(&bytes, &mut at)?, set(&bytes, &mut at)?, set(&bytes, &mut at)?);
+            let mut known = Vec::with_capacity(written.count_ones() as usize);
+            for line in (0..64).filter(|line| written >> line & 1 != 0) {
+                known.push(if complete >> line & 1 != 0 { u64::MAX } else { set(&bytes, &mut at)? });
+            }
+            let lines = known.len();
+            index.pages.push(PageLines { page: last, read, written, known, first_content });
+            first_content += lines;
+        }
+        let mappings = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
+        let mut last = 0u64;
+        for _ in 0..mappings {
+            let delta = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
+            last = last.checked_add(delta).filter(|page| *page < 1 << 20).ok_or(SegmentError::Head)?;
+            index.mappings.push((last as u32, read_target(&bytes, &mut at).ok_or(SegmentError::Head)?));
+        }
+        let opaque = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
+        for _ in 0..opaque {
+            let mut next = || varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head);
+            let name = u32::try_from(next()?).map_err(|_| SegmentError::Head)?;
+            index.opaque.push((name, next()?));
+        }
+        Ok(index)
+    }
+}
+
+fn set(bytes: &[u8], at: &mut usize) -> Result<u64, SegmentError> {
+    let eight = bytes
+        .get(*at..*at + 8)
+        .and_then(|slice| <[u8; 8]>::try_from(slice).ok())
+        .ok_or(SegmentError::Head)?;
+    *at += 8;
+    Ok(u64::from_le_bytes(eight))
+}

@@ -1,0 +1,4 @@
+//! What ktracer's end-to-end tests share: the oracle, and the QEMU that they run.
+
+pub mod oracle;
+pub mod qemu;

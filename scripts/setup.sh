@@ -14,6 +14,7 @@ firmware=$cache/firmware
 say() { printf 'setup: %s\n' "$*" >&2; }
 fail() { printf 'setup: error: %s\n' "$*" >&2; exit 1; }
 
+PATH=$HOME/.cargo/bin:$PATH
 command -v cargo >/dev/null || fail "cargo is missing: install Rust (stable, 1.85 or newer) first, for example with rustup"
 command -v apt-get >/dev/null || fail "this script knows Debian only; elsewhere install QEMU >= 9.2 with plugins, gdb-multiarch, a C compiler and make by hand"
 
@@ -38,11 +39,19 @@ update_once() {
 archive_uri() {
   local suite=$1
   {
-    { cat /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } | awk -v suite="$suite" '
-      /^URIs:/ {uri=$2} /^Suites:/ {for (i=2;i<=NF;i++) if ($i==suite) print uri}'
+    # One stanza at a time: its fields come in any order.
+    { cat /etc/apt/sources.list.d/*.sources 2>/dev/null || true; } | awk -v suite="$suite" 'BEGIN {RS=""; FS="\n"} {
+      uri=""; carries=0
+      for (i=1; i<=NF; i++) {
+        count=split($i, word, /[ \t]+/)
+        if (word[1]=="URIs:") uri=word[2]
+        if (word[1]=="Suites:") for (j=2; j<=count; j++) if (word[j]==suite) carries=1
+      }
+      if (carries && uri!="") print uri
+    }'
     { cat /etc/apt/sources.list /etc/apt/sources.list.d/*.list 2>/dev/null || true; } | sed 's/\[[^]]*\]//' |
       awk -v suite="$suite" '$1=="deb" && $3==suite {print $2}'
-  } | head -n 1
+  } | awk 'NR==1'
 }
 
 codename() { . /etc/os-release; printf '%s' "${VERSION_CODENAME:?}"; }
@@ -63,7 +72,7 @@ install_qemu() {
   if [ "$suite" = bookworm ]; then
     uri=$(archive_uri bookworm)
     [ -n "$uri" ] || fail "no apt source for bookworm found, so bookworm-backports' address is not known"
-    if ! apt-cache policy | grep -q bookworm-backports; then
+    if ! apt-cache policy | grep bookworm-backports >/dev/null; then
       say "adding bookworm-backports from the address of bookworm"
       printf 'deb %s bookworm-backports main\n' "$uri" | as_root tee /etc/apt/sources.list.d/ktracer-backports.list >/dev/null
       updated=; update_once
@@ -102,11 +111,23 @@ unpack_firmware() {
   rm -rf "$work"
 }
 
+# Debian's armhf installer kernel: each release carries the package of its own number. Leaves a link to the kernel whose
+# name does not depend on that.
+unpack_kernel() {
+  local release package kernel
+  case $(codename) in bookworm) release=12 ;; *) release=13 ;; esac
+  package=debian-installer-$release-netboot-armhf
+  unpack_firmware "$package"
+  kernel=$package/usr/lib/debian-installer/images/$release/armhf/text/debian-installer/armhf/vmlinuz
+  [ -f "$firmware/$kernel" ] || fail "$package holds no $kernel"
+  ln -sfn "$kernel" "$firmware/vmlinuz-armhf"
+}
+
 export DEBIAN_FRONTEND=noninteractive
 install_packages gcc libc6-dev make gdb-multiarch
 install_qemu
 unpack_firmware u-boot-qemu
 if [ "$purpose" = test ]; then
   install_packages python3 gcc-arm-none-eabi binutils-arm-none-eabi
-  unpack_firmware debian-installer-12-netboot-armhf
+  unpack_kernel
 fi

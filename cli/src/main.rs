@@ -1,3 +1,56 @@
-//! Records, checks and shows ktracer traces.
+//! `ktracer` records, checks and shows traces. One module per subcommand.
 
-fn main() {}
+mod record;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Time-travel debugging for firmware: record a run of ARM code in QEMU, then step through it in gdb, forward and
+/// backward, with the registers and memory that every instruction really had.
+#[derive(Parser)]
+#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+A first session:
+  ktracer record -o trace/ -- qemu-system-arm -M virt -nographic -bios u-boot.bin
+  ktreplay trace/ &
+  gdb-multiarch -ex 'target remote :1234' -ex 'reverse-continue'
+
+`ktracer help COMMAND` explains a command.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run QEMU and record what the guest's processor does.
+    ///
+    /// Records every instruction that the guest executes, from reset until QEMU ends, Ctrl-C, or --stop-after. The
+    /// guest runs a few times slower than without.
+    ///
+    /// The trace goes to a directory of its own, which `ktreplay` serves to gdb. A recording that was killed keeps all
+    /// but its last second.
+    Record(record::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = match CommandLine::parse().command {
+        Command::Record(arguments) => record::run(&arguments),
+    };
+    result.unwrap_or_else(|error| {
+        eprintln!("ktracer: error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        super::CommandLine::command().debug_assert();
+    }
+}

@@ -1,5 +1,16 @@
 //! Replay of ktracer traces: seek, step, search, memory at a time.
 
+pub mod engine;
+mod history;
+pub mod journal;
+pub mod program;
+pub mod recording;
 pub mod replay;
+pub mod segment_memory;
+mod stops;
+pub mod verify;
+mod window;
 
+pub use program::Program;
+pub use recording::Recording;
 pub use replay::{MachineDescription, Replay, ReplayError, Stop, StopAt};

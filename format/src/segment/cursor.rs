@@ -2,6 +2,7 @@
 //!
 //! A [`Cursor`] is a set of offsets, cheap to copy: a replay that goes back to a snapshot puts the old one back.
 
+use super::target::read_target;
 use super::{STREAMS, SegmentError, Stream, Streams, access, control, surprise};
 use crate::shadow::Target;
 use crate::varint;
@@ -134,12 +135,10 @@ impl Cursor {
 
     /// What is behind the page that is mapped next.
     pub fn target(&mut self, streams: &Streams) -> Result<Target, SegmentError> {
-        match self.bytes::<1>(streams, Stream::Mappings)? {
-            [0] => self.number(streams, Stream::Mappings).map(Target::Ram),
-            [1] => self.number(streams, Stream::Mappings).map(Target::Rom),
-            [2] => Ok(Target::Device),
-            _ => Err(SegmentError::Stream(Stream::Mappings)),
-        }
+        let mut at = self.at[Stream::Mappings as usize] as usize;
+        let target = read_target(&streams.0[Stream::Mappings as usize], &mut at);
+        self.at[Stream::Mappings as usize] = at as u32;
+        target.ok_or(SegmentError::Stream(Stream::Mappings))
     }
 
     /// The next value of `bytes` (at most 8) bytes.

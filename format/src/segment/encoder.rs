@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 
 use super::index::IndexWriter;
+use super::target::write_target;
 use super::{
     CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, STREAMS, Stream, access, control, surprise, write_payload,
 };
@@ -140,6 +141,8 @@ pub struct Encoder<M> {
     opaque_bytes: Vec<u8>,
     pending: Vec<u8>,
     run: Vec<u32>,
+    /// Virtual pages mapped in this segment.
+    mapped: Vec<u32>,
     opaque_counts: HashMap<u32, u64>,
     discontinuities: u64,
     compressor: zstd::bulk::Compressor<'static>,
@@ -177,6 +180,7 @@ impl<M: InitialMemory> Encoder<M> {
             opaque_bytes: Vec::new(),
             pending: Vec::new(),
             run: Vec::new(),
+            mapped: Vec::new(),
             opaque_counts: HashMap::new(),
             discontinuities: 0,
             compressor: zstd::bulk::Compressor::new(COMPRESSION_LEVEL)?,
@@ -221,6 +225,7 @@ impl<M: InitialMemory> Encoder<M> {
         self.accesses = 0;
         self.last_surprise = 0;
         self.run.clear();
+        self.mapped.clear();
         self.opaque_counts.clear();
         self.discontinuities = 0;
     }
@@ -353,6 +358,20 @@ impl<M: InitialMemory> Encoder<M> {
         }
     }
 
+    /// The mappings of an access's first and last byte. Pages that changed are named before those that are new: a
+    /// replay meets them in this order.
+    fn mappings(&mut self, address: u32, bytes: usize) -> [Mapping; 2] {
+        let last = address.wrapping_add(bytes as u32 - 1);
+        if !self.remapped.is_empty() {
+            for address in [address, last] {
+                if self.remapped.contains(&(address >> 12)) {
+                    self.mapping_slowly(address);
+                }
+            }
+        }
+        [self.mapping(address), self.mapping(last)]
+    }
+
     #[cold]
     fn mapping_slowly(&mut self, address: u32) -> Mapping {
         let mut target =
@@ -373,7 +392,9 @@ impl<M: InitialMemory> Encoder<M> {
             }
         }
         let remapped = self.remapped.remove(&(address >> 12));
-        if remapped {
+        if !remapped {
+            self.mapped.push(address >> 12);
+        } else {
             self.surprise(surprise::REMAP);
             varint::write(&mut self.streams[Stream::Mappings as usize], u64::from(address >> 12));
         }
@@ -409,7 +430,7 @@ impl<M: InitialMemory> Encoder<M> {
     #[cold]
     #[inline(never)]
     fn load_slowly(&mut self, address: u32, size: usize, value: u64) {
-        let mappings = [self.mapping(address), self.mapping(address.wrapping_add(size as u32 - 1))];
+        let mappings = self.mappings(address, size);
         let device = mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device);
         let (mut known, mut same) = (true, true);
         if !device {
@@ -475,8 +496,7 @@ impl<M: InitialMemory> Encoder<M> {
     }
 
     fn write_bytes(&mut self, address: u32, bytes: &[u8]) {
-        let last = address.wrapping_add(bytes.len() as u32 - 1);
-        let mappings = [self.mapping(address), self.mapping(last)];
+        let mappings = self.mappings(address, bytes.len());
         for (at, byte) in bytes.iter().enumerate() {
             let here = address.wrapping_add(at as u32);
             let mapping = mappings[usize::from(here >> 12 != address >> 12)];
@@ -531,7 +551,7 @@ impl<M: InitialMemory> Encoder<M> {
 
     /// A load of an opaque instruction saw these bytes.
     fn see_bytes(&mut self, address: u32, size: usize, bytes: [u8; 16]) {
-        let mappings = [self.mapping(address), self.mapping(address.wrapping_add(size as u32 - 1))];
+        let mappings = self.mappings(address, size);
         for (at, byte) in bytes.into_iter().take(size).enumerate() {
             let here = address.wrapping_add(at as u32);
             let mapping = mappings[usize::from(here >> 12 != address >> 12)];
@@ -576,7 +596,8 @@ impl<M: InitialMemory> Encoder<M> {
         self.head.flags = if open_end { FLAG_OPEN_END } else { 0 };
         write_payload(&self.head, &self.streams, &mut self.compressor, &mut into.segment)?;
         self.run.sort_unstable();
-        self.index.write(&self.run, &self.opaque_counts, &self.shadow, &mut into.index)?;
+        self.mapped.sort_unstable();
+        self.index.write(&self.run, &self.mapped, &self.opaque_counts, &self.shadow, &mut into.index)?;
         into.head.clone_from(&self.head);
         into.discontinuities = self.discontinuities;
         Ok(())
@@ -586,16 +607,4 @@ impl<M: InitialMemory> Encoder<M> {
 /// The key of an entry point: blocks with the same one can stand for each other.
 pub fn entry_key(address: u32, mode: u16) -> u64 {
     u64::from(address) | u64::from(mode) << 32
-}
-
-fn write_target(stream: &mut Vec<u8>, target: Target) {
-    let (kind, page) = match target {
-        Target::Ram(page) => (0, page),
-        Target::Rom(page) => (1, page),
-        Target::Device => (2, 0),
-    };
-    stream.push(kind);
-    if kind != 2 {
-        varint::write(stream, page);
-    }
 }

@@ -3,8 +3,9 @@
 
 use std::collections::HashMap;
 
+use super::target::{read_target, write_target};
 use super::{STREAM_LIMIT, SegmentError};
-use crate::shadow::{LINE_BYTES, Page, Shadow};
+use crate::shadow::{Behaviour, LINE_BYTES, Page, Shadow, Target};
 use crate::varint;
 
 /// Lines of one physical page.
@@ -29,6 +30,8 @@ pub struct Index {
     pub blocks: Vec<u32>,
     /// Pages that were touched, rising.
     pub pages: Vec<PageLines>,
+    /// What was behind virtual pages when they were last accessed: the number of the virtual page, rising.
+    pub mappings: Vec<(u32, Target)>,
     /// How often opaque instructions started: number of the mnemonic, count.
     pub opaque: Vec<(u32, u64)>,
 }
@@ -52,10 +55,11 @@ impl IndexWriter {
         Ok(IndexWriter { sets: Vec::new(), contents: Vec::new(), compressor })
     }
 
-    /// `blocks` must be rising.
+    /// `blocks` and `mapped` (virtual pages) must be rising.
     pub(super) fn write(
         &mut self,
         blocks: &[u32],
+        mapped: &[u32],
         opaque: &HashMap<u32, u64>,
         shadow: &Shadow,
         into: &mut Vec<u8>,
@@ -78,6 +82,7 @@ impl IndexWriter {
             last = page.number;
             self.write_page(page);
         }
+        self.write_mappings(mapped, shadow);
         let mut opaque: Vec<_> = opaque.iter().collect();
         opaque.sort_unstable();
         varint::write(&mut self.sets, opaque.len() as u64);
@@ -94,6 +99,24 @@ impl IndexWriter {
             into.extend(packed);
         }
         Ok(())
+    }
+
+    fn write_mappings(&mut self, mapped: &[u32], shadow: &Shadow) {
+        // A page whose mapping changed and that was not accessed since shows something that the segment doesn't know.
+        let known = mapped.iter().filter_map(|&page| Some((page, shadow.mapping(page << 12)?)));
+        let known: Vec<_> = known.collect();
+        varint::write(&mut self.sets, known.len() as u64);
+        let mut last = 0;
+        for (page, mapping) in known {
+            varint::write(&mut self.sets, u64::from(page - last));
+            last = page;
+            let target = match mapping.behaviour {
+                Behaviour::Ram => Target::Ram(shadow.page(mapping).number),
+                Behaviour::Rom => Target::Rom(shadow.page(mapping).number),
+                Behaviour::Device => Target::Device,
+            };
+            write_target(&mut self.sets, target);
+        }
     }
 
     fn write_page(&mut self, page: &Page) {
@@ -176,6 +199,13 @@ impl<'a> PackedIndex<'a> {
             let lines = known.len();
             index.pages.push(PageLines { page: last, read, written, known, first_content });
             first_content += lines;
+        }
+        let mappings = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
+        let mut last = 0u64;
+        for _ in 0..mappings {
+            let delta = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
+            last = last.checked_add(delta).filter(|page| *page < 1 << 20).ok_or(SegmentError::Head)?;
+            index.mappings.push((last as u32, read_target(&bytes, &mut at).ok_or(SegmentError::Head)?));
         }
         let opaque = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
         for _ in 0..opaque {

@@ -6,6 +6,7 @@
 pub mod cursor;
 pub mod encoder;
 pub mod index;
+mod target;
 
 use crate::varint;
 

@@ -56,6 +56,8 @@ pub struct Block {
     /// The instructions of [`Operation::Opaque`].
     opaque: Box<[Opaque]>,
     opaque_indices: Box<[u16]>,
+    /// For each instruction whether a block can end early in it.
+    may_stop: Box<[bool]>,
 }
 
 impl Block {
@@ -94,6 +96,7 @@ impl Block {
         let mut general = Vec::new();
         let mut opaque = Vec::new();
         let mut opaque_indices = Vec::new();
+        let mut may_stop = Vec::new();
         let mut flow = Flow::Sequential;
         let mut mode_here = mode;
         let mut offset = 0;
@@ -120,6 +123,10 @@ impl Block {
             if last {
                 flow = instruction.flow(condition, site);
             }
+            may_stop.push(
+                last || instruction.memory_as_opaque().is_some()
+                    || matches!(instruction, Instruction::Opaque(_)),
+            );
             // The offset is below the limit that was checked above, and there is less than one entry for each byte.
             let index = operations.len() as u16;
             let operation = match instruction {
@@ -145,9 +152,9 @@ impl Block {
                 it: mode_here.it(),
                 offset: offset as u16,
             });
-            mode_here = match instruction {
-                Instruction::IfThen { state } => mode_here.with_it(state),
-                _ => mode_here.advance(),
+            mode_here = match it_state(&code[offset..], thumb) {
+                Some(state) => mode_here.with_it(state),
+                None => mode_here.advance(),
             };
             offset += usize::from(decoded.length);
         }
@@ -161,6 +168,7 @@ impl Block {
             general: general.into(),
             opaque: opaque.into(),
             opaque_indices: opaque_indices.into(),
+            may_stop: may_stop.into(),
         })
     }
 
@@ -214,6 +222,12 @@ impl Block {
         self.operations.get(index).map_or(self.mode_after, |operation| self.mode.with_it(operation.it))
     }
 
+    /// Execution can end right after or inside this instruction: it accesses memory, it is opaque, or it is the last
+    /// one. All others always complete and are followed by the next.
+    pub fn may_stop_at(&self, index: usize) -> bool {
+        self.may_stop.get(index).copied().unwrap_or(false)
+    }
+
     /// Where control goes after the last instruction.
     pub fn flow(&self) -> Flow {
         self.flow
@@ -224,6 +238,14 @@ impl Block {
         let conditional = |operation: &MicroOperation| operation.condition != Condition::ALWAYS;
         matches!(self.flow, Flow::Branch { conditional: true, .. })
             || self.operations.last().is_some_and(conditional)
+    }
+}
+
+/// The ITSTATE that an IT instruction sets. QEMU sets it for UNPREDICTABLE forms of IT too, which are opaque.
+fn it_state(code: &[u8], thumb: bool) -> Option<u8> {
+    match *code {
+        [state, 0xbf, ..] if thumb && state & 0xf != 0 => Some(state),
+        _ => None,
     }
 }
 

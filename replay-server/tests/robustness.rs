@@ -1,0 +1,428 @@
+//! Clients that behave badly, or just unlike gdb: none of them ends a session, much less the server.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::LazyLock;
+
+use proptest::prelude::*;
+use replay_server::framing::{Event, PACKET_SIZE};
+use support::recording::SyntheticRecording;
+use support::{RawClient, start_server};
+
+/// All registers at position 0, as the `g` packet has them.
+fn registers_at_start() -> String {
+    let mut registers = String::new();
+    for word in [0, 0].into_iter().chain((2..13).map(|number| 0x1111_0000 + number)) {
+        registers += &hexadecimal(word);
+    }
+    for word in [0x2_0000, 0xffff_ffff, 0x8000, 0x1d3, 0, 0] {
+        registers += &hexadecimal(word);
+    }
+    registers
+}
+
+fn hexadecimal(word: u32) -> String {
+    format!("{:08x}", word.swap_bytes())
+}
+
+#[track_caller]
+fn assert_is_error(answer: &str) {
+    assert!(answer.starts_with('E') && answer.len() >= 3, "`{answer}` is no error");
+}
+
+/// `gdb-notes.md` 1.4: what ends a session of plain gdbstub 0.7.10, and what the answer must look like here.
+#[test]
+fn packets_that_would_end_a_session_of_gdbstub_do_not() {
+    let server = start_server(SyntheticRecording::short());
+    let mut client = RawClient::connect_quietly(server);
+    for packet in [
+        "m8000",
+        "m",
+        "m8000,4,4",
+        "m123456789,4",
+        "m11112222333344445555,4",
+        "Z0,8000",
+        "Zfoo",
+        "Z",
+        "Z9,8000,4",
+        "Z0,8000,4;X1,27",
+        "Z0,1123456789abcdef0,4",
+        "bcx",
+        "bsx",
+        "b",
+        "vCont;t",
+        "vCont;t:p1.1",
+        "vCont",
+        "vCont;",
+        "vCont;x",
+        "vCont;s:p1.7",
+        "vCont;r8000",
+        "vCont;r8000,123456789",
+        "vCont;;s",
+        "Hg7",
+        "Hgp2.1",
+        "Hx0",
+        "H",
+        "T",
+        "T9",
+        "g;thread:7;",
+        "gg",
+        "p",
+        "p-1",
+        "pffffffffffffffffff",
+        "p999",
+        "c8000",
+        "s!",
+        "D1",
+        "qRcmd,7",
+        "qRcmd",
+        "qXfer:features:read:target.xml",
+        "qXfer:features:read:target.xml:zz,4",
+        "qXfer:features:read:other.xml:0,4",
+        "vKill;",
+        "vKill;x",
+        "P0=00000000",
+        "G00",
+        "M8000,1:00",
+        "X8000,0:",
+        "?x",
+        "k1",
+    ] {
+        assert_is_error(&client.ask(packet));
+        assert_eq!(client.ask("g"), registers_at_start(), "after {packet}");
+    }
+    for packet in ["", "QTFrame:-1", "QTFrame:ffffffff", "Z2,9000,4", "!", "vMustReplyEmpty", "R00", "x0,0"] {
+        assert_eq!(client.ask(packet), "", "{packet}");
+        assert_eq!(client.ask("g"), registers_at_start(), "after {packet}");
+    }
+    for packet in
+        ["Hc-1", "Hg-1", "Hgp1.-1", "Hcp1.0", "T1", "Z0,9000,1", "z0,9000,1", "z0,9000,1", "Z1,9000,9"]
+    {
+        assert_eq!(client.ask(packet), "OK", "{packet}");
+        assert_eq!(client.ask("g"), registers_at_start(), "after {packet}");
+    }
+    assert_eq!(client.ask("g;thread:1;"), registers_at_start());
+    let supported = client.ask("qSupported");
+    assert!(supported.starts_with("PacketSize=010000;"), "{supported}");
+    assert!(client.ask("qSupported:").contains(";ReverseContinue+;ReverseStep+;swbreak+;hwbreak+;"));
+    assert_eq!(client.ask("QStartNoAckMode"), "OK");
+}
+
+#[test]
+fn resumes_in_the_forms_of_other_clients() {
+    let server = start_server(SyntheticRecording::short());
+    let mut client = RawClient::connect_quietly(server);
+    assert_eq!(client.ask("Hc-1"), "OK");
+    for (packet, position) in [
+        ("s", 1),
+        ("S05", 2),
+        ("vCont;s", 3),
+        ("vCont;s:1", 4),
+        ("vCont;s:p1.1;c", 5),
+        ("bs", 4),
+        ("vCont;S0b:1;c", 5),
+        // Sign-extended, as gdb sends it for MIPS; outside the range after one instruction.
+        ("vCont;rffffffff80001118,ffffffff80001128:1", 6),
+        ("vCont;r8008,8018:1", 22),
+        ("C05", 26),
+        ("bc", 0),
+    ] {
+        let stop = client.ask(packet);
+        assert!(stop.starts_with('T'), "{packet}: {stop}");
+        let told = format!("1a:{:016x};", u64::swap_bytes(position));
+        assert!(stop.contains(&told), "{packet}: {stop} has no {told}");
+        assert!(stop.contains("thread:01;"), "{packet}: {stop}");
+    }
+}
+
+#[test]
+fn damaged_packets_are_asked_for_again_and_replies_repeated() {
+    let server = start_server(SyntheticRecording::short());
+    let mut client = RawClient::connect(server);
+    client.send(b"$g#00");
+    assert_eq!(client.receive(), Some(Event::RetransmissionWanted));
+    client.send(b"$qC#zz");
+    assert_eq!(client.receive(), Some(Event::RetransmissionWanted));
+    client.send_packet(b"qC");
+    assert_eq!(client.receive(), Some(Event::Acknowledged));
+    assert_eq!(client.receive(), Some(Event::Packet(b"QC1".to_vec())));
+    client.send(b"-");
+    assert_eq!(client.receive(), Some(Event::Packet(b"QC1".to_vec())));
+    assert_eq!(client.ask("QStartNoAckMode"), "OK");
+    client.send(b"+-");
+    client.send(b"$g#00");
+    assert_eq!(client.receive_packet().as_deref(), Some("E22"));
+    assert_eq!(client.ask("qC"), "QC1");
+}
+
+#[test]
+fn errors_are_in_words_for_clients_that_know_them() {
+    let server = start_server(SyntheticRecording::short());
+    let mut client = RawClient::connect_quietly(server);
+    assert_eq!(client.ask("m8000"), "E22");
+    client.ask("qSupported:error-message+;multiprocess+");
+    assert_eq!(client.ask("m8000"), "E.malformed packet");
+    assert_eq!(client.ask("qfThreadInfo"), "mp01.01");
+    assert_eq!(client.ask("m0,4"), "E14");
+}
+
+#[test]
+fn long_packets_and_reads_are_bounded() {
+    let server = start_server(SyntheticRecording::short());
+    let mut client = RawClient::connect_quietly(server);
+    assert_is_error(&client.ask(&"a".repeat(PACKET_SIZE)));
+    assert_eq!(client.ask(&"a".repeat(PACKET_SIZE - 4)), "");
+    assert_is_error(&client.ask(&format!("m{}", "1".repeat(PACKET_SIZE - 8))));
+    // 32 bytes of program are known; no client gets more than there is.
+    assert_eq!(client.ask("m8000,ffffffffffffffff").len(), 64);
+    assert_eq!(client.ask("mfffffffe,10"), "3412");
+    assert_eq!(client.ask("qC"), "QC1");
+}
+
+#[test]
+fn unknown_registers_are_told_as_unknown() {
+    let server = start_server(SyntheticRecording::short().without_register(12));
+    let mut client = RawClient::connect_quietly(server);
+    assert_eq!(client.ask("pc"), "xxxxxxxx");
+    assert_eq!(client.ask("pf"), "00800000");
+    assert_eq!(client.ask("p1a"), "0000000000000000");
+    assert_eq!(client.ask("g")[96..104], *"xxxxxxxx");
+    let stop = client.ask("?");
+    assert!(stop.contains(";0b:0b001111;0d:00000200;"), "{stop}: register 0c is left out");
+}
+
+#[test]
+fn the_target_description_arrives_whole_in_pieces() {
+    let server = start_server(SyntheticRecording::short());
+    let mut client = RawClient::connect_quietly(server);
+    let mut xml = String::new();
+    loop {
+        let piece = client.ask(&format!("qXfer:features:read:target.xml:{:x},61", xml.len()));
+        let (more, text) = piece.split_at(1);
+        xml += text;
+        if more == "l" {
+            break;
+        }
+    }
+    assert!(xml.starts_with("<?xml") && xml.ends_with("</target>\n"), "{xml}");
+    assert_eq!(xml.matches("<reg ").count(), 18);
+    assert_eq!(client.ask("qXfer:features:read:target.xml:ffffffffffffffff,61"), "l");
+}
+
+/// A stop reply, past lines for the console; none of the two is `OK`.
+fn stop_reply(client: &mut RawClient) -> String {
+    loop {
+        let packet = client.receive_packet().expect("the session lives");
+        if !packet.starts_with('O') {
+            return packet;
+        }
+    }
+}
+
+#[test]
+fn an_interrupt_stops_a_run_and_says_where() {
+    let server = start_server(SyntheticRecording::endless());
+    let mut client = RawClient::connect_quietly(server);
+    for (resume, interrupt_at_once) in [("vCont;c", false), ("vCont;c", true), ("c", false)] {
+        if interrupt_at_once {
+            client.send(b"$vCont;c#a8\x03");
+        } else {
+            client.send_packet(resume.as_bytes());
+            // The run is under way, or about to begin; the interrupt must work either way.
+            client.send(b"\x03");
+        }
+        let console = client.receive_packet().expect("the session lives");
+        assert!(console.starts_with('O'), "{console}");
+        let stop = client.receive_packet().expect("the session lives");
+        assert!(stop.starts_with("T02thread:"), "{stop}");
+        assert!(stop.contains(";1a:"), "{stop} tells the position");
+    }
+    // Too late: nothing runs. The next resume must not stop because of it.
+    client.send(b"\x03");
+    assert!(client.ask("vCont;s").starts_with("T05"));
+    client.send(b"\x03\x03");
+    client.send_packet(b"bc");
+    client.send(b"\x03");
+    let stop = stop_reply(&mut client);
+    assert!(stop.starts_with("T02") || stop.contains("replaylog:begin"), "{stop}");
+}
+
+#[test]
+fn a_client_that_vanishes_while_the_guest_runs_leaves_a_server_for_the_next() {
+    let server = start_server(SyntheticRecording::endless());
+    for _ in 0..3 {
+        let mut client = RawClient::connect_quietly(server);
+        client.send_packet(b"c");
+    }
+    let mut client = RawClient::connect_quietly(server);
+    assert_eq!(client.ask("qC"), "QC1");
+}
+
+#[test]
+fn breakpoints_leave_with_their_client_and_the_position_stays() {
+    let server = start_server(SyntheticRecording::short());
+    let mut client = RawClient::connect_quietly(server);
+    assert_eq!(client.ask("Z0,8008,4"), "OK");
+    assert!(client.ask("c").starts_with("T05thread:01;swbreak:;"));
+    drop(client);
+    let mut client = RawClient::connect_quietly(server);
+    assert_eq!(client.ask("p1a"), "0200000000000000");
+    assert!(client.ask("c").contains("replaylog:end;"));
+    assert_eq!(client.ask("D"), "OK");
+    assert_eq!(client.receive(), None);
+    for kill in ["k", "vKill;1"] {
+        let mut client = RawClient::connect_quietly(server);
+        client.send_packet(kill.as_bytes());
+        if kill != "k" {
+            assert_eq!(client.receive_packet().as_deref(), Some("OK"));
+        }
+        assert_eq!(client.receive(), None);
+    }
+    assert_eq!(RawClient::connect_quietly(server).ask("p1a"), "1a00000000000000");
+}
+
+/// One server for all the cases of a property, since the point is that it survives them all.
+static ABUSED_SERVER: LazyLock<SocketAddr> = LazyLock::new(|| start_server(SyntheticRecording::short()));
+
+#[track_caller]
+fn assert_serves_well(server: SocketAddr) {
+    let mut client = RawClient::connect_quietly(server);
+    assert_eq!(client.ask("qAttached"), "1");
+    // "goto start", as somebody may have moved.
+    client.send_packet(b"qRcmd,676f746f207374617274");
+    while client.receive_packet().expect("the session lives") != "OK" {}
+    assert_eq!(client.ask("g"), registers_at_start());
+    assert!(client.ask("vCont;s:p1.1;c").starts_with("T05"));
+}
+
+/// Packets that clients really send.
+const HONEST_PACKETS: &[&str] = &[
+    "qSupported:multiprocess+;swbreak+;hwbreak+;error-message+",
+    "vMustReplyEmpty",
+    "Hgp0.0",
+    "Hcp1.-1",
+    "qXfer:features:read:target.xml:0,ffb",
+    "qXfer:features:read:target.xml:3,61",
+    "qTStatus",
+    "?",
+    "qfThreadInfo",
+    "qsThreadInfo",
+    "qAttached:1",
+    "qC",
+    "g",
+    "p1a",
+    "pf",
+    "m8000,40",
+    "mfffffff0,20",
+    "Z0,8008,4",
+    "z0,8008,4",
+    "Z1,8014,4",
+    "z1,8014,4",
+    "Z2,9000,4",
+    "vCont?",
+    "vCont;c:p1.-1",
+    "vCont;s:p1.1;c:p1.-1",
+    "vCont;r8008,8018:p1.1;c:p1.-1",
+    "s",
+    "c",
+    "bs",
+    "bc",
+    "P0=00000000",
+    "M8000,4:00000000",
+    "X8000,4:abcd",
+    "qRcmd,7768656e",
+    "qRcmd,676f746f20353025",
+    "qRcmd,68656c70",
+    "Tp1.1",
+    "QStartNoAckMode",
+];
+
+/// A change at a place that is taken modulo the packet's length.
+#[derive(Clone, Debug)]
+enum Mutation {
+    Replace(usize, u8),
+    Insert(usize, u8),
+    Remove(usize),
+    Truncate(usize),
+    Repeat(usize),
+}
+
+fn mutation() -> impl Strategy<Value = Mutation> {
+    // Mostly bytes that mean something in the protocol.
+    let byte =
+        prop_oneof![proptest::sample::select(b"0123456789abcdef,;:.-+p#$}*\x03 grsct".to_vec()), any::<u8>()];
+    prop_oneof![
+        (any::<usize>(), byte.clone()).prop_map(|(place, byte)| Mutation::Replace(place, byte)),
+        (any::<usize>(), byte).prop_map(|(place, byte)| Mutation::Insert(place, byte)),
+        any::<usize>().prop_map(Mutation::Remove),
+        any::<usize>().prop_map(Mutation::Truncate),
+        any::<usize>().prop_map(Mutation::Repeat),
+    ]
+}
+
+fn mutate(packet: &str, mutations: &[Mutation]) -> Vec<u8> {
+    let mut bytes = packet.as_bytes().to_vec();
+    for mutation in mutations {
+        let length = bytes.len();
+        match *mutation {
+            Mutation::Insert(place, byte) => bytes.insert(place % (length + 1), byte),
+            _ if length == 0 => {}
+            Mutation::Replace(place, byte) => bytes[place % length] = byte,
+            Mutation::Remove(place) => drop(bytes.remove(place % length)),
+            Mutation::Truncate(place) => bytes.truncate(place % length),
+            Mutation::Repeat(place) => bytes.extend_from_within(place % length..),
+        }
+    }
+    bytes
+}
+
+proptest! {
+    // A failure may take the test's whole patience to notice, so it is not made smaller for long.
+    #![proptest_config(ProptestConfig {
+        cases: 200,
+        max_shrink_iters: 20,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn random_bytes_never_end_the_server(
+        bytes in proptest::collection::vec(any::<u8>(), 0..300),
+        quietly in any::<bool>(),
+    ) {
+        let server = *ABUSED_SERVER;
+        let mut client =
+            if quietly { RawClient::connect_quietly(server) } else { RawClient::connect(server) };
+        client.send(&bytes);
+        drop(client);
+        assert_serves_well(server);
+    }
+
+    #[test]
+    fn mutated_packets_never_end_a_session(
+        packets in proptest::collection::vec(
+            (proptest::sample::select(HONEST_PACKETS), proptest::collection::vec(mutation(), 0..4)),
+            1..8,
+        ),
+    ) {
+        let server = *ABUSED_SERVER;
+        let mut client = RawClient::connect_quietly(server);
+        let mut left = false;
+        for (packet, mutations) in packets {
+            let body = mutate(packet, &mutations);
+            // These are the ways in which a client says that it leaves.
+            left = matches!(&body[..], b"k" | b"D") || body.starts_with(b"D;") || body.starts_with(b"vKill;");
+            if left || !client.send_packet(&body) {
+                break;
+            }
+        }
+        // Closes a packet that a `#` or `$` in the last one has left open.
+        client.send(b"#00");
+        client.send_packet(b"qC");
+        client.send_packet(b"qC");
+        while !left && client.receive_packet().expect("the session lives") != "QC1" {}
+        drop(client);
+        assert_serves_well(server);
+    }
+}

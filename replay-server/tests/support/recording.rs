@@ -1,0 +1,239 @@
+//! A small recording made up for tests: a loop of real ARM instructions, run by hand.
+//!
+//! ```text
+//! 0x8000  mov r0, #0
+//! 0x8004  mov r1, #0x9000
+//! 0x8008  add r0, r0, #1        LOOP_START
+//! 0x800c  str r0, [r1]
+//! 0x8010  cmp r0, #5
+//! 0x8014  bne 0x8008
+//! 0x8018  mov r2, r0            AFTER_LOOP
+//! 0x801c  b 0x801c
+//! ```
+//!
+//! Position 2 is the first time round the loop, 22 the instruction after it, and from 23 on it spins.
+
+use ktrace_format::Position;
+use ktrace_timeline::replay::RegisterDescription;
+use ktrace_timeline::{MachineDescription, Replay, ReplayError, Stop, StopAt};
+
+pub const PROGRAM_ADDRESS: u32 = 0x8000;
+pub const LOOP_START: u32 = 0x8008;
+pub const AFTER_LOOP: u32 = 0x8018;
+/// The word that the loop writes: unknown before it is written first.
+pub const COUNTER_ADDRESS: u32 = 0x9000;
+
+const PROGRAM: [u32; 8] =
+    [0xe3a0_0000, 0xe3a0_1a09, 0xe280_0001, 0xe581_0000, 0xe350_0005, 0x1aff_fffb, 0xe1a0_2000, 0xeaff_fffe];
+const ZERO_FLAG: u32 = 0x4000_0000;
+const PROGRAM_COUNTER: usize = 15;
+const STATUS: usize = 16;
+
+const CORE: &str = "org.gnu.gdb.arm.core";
+const fn register(name: &'static str, number: usize, kind: &'static str) -> RegisterDescription {
+    RegisterDescription { name, feature: CORE, number, kind }
+}
+const REGISTERS: &[RegisterDescription] = &[
+    register("r0", 0, "int"),
+    register("r1", 1, "int"),
+    register("r2", 2, "int"),
+    register("r3", 3, "int"),
+    register("r4", 4, "int"),
+    register("r5", 5, "int"),
+    register("r6", 6, "int"),
+    register("r7", 7, "int"),
+    register("r8", 8, "int"),
+    register("r9", 9, "int"),
+    register("r10", 10, "int"),
+    register("r11", 11, "int"),
+    register("r12", 12, "int"),
+    register("sp", 13, "data_ptr"),
+    register("lr", 14, "int"),
+    register("pc", PROGRAM_COUNTER, "code_ptr"),
+    register("cpsr", 25, "int"),
+];
+
+#[derive(Clone, Copy, PartialEq)]
+struct State {
+    registers: [u32; 17],
+    counter: Option<u32>,
+}
+
+impl State {
+    fn reset() -> Self {
+        let mut registers = [0; 17];
+        for (number, register) in registers.iter_mut().enumerate().take(13).skip(2) {
+            *register = 0x1111_0000 + number as u32;
+        }
+        (registers[13], registers[14]) = (0x2_0000, 0xffff_ffff);
+        (registers[PROGRAM_COUNTER], registers[STATUS]) = (PROGRAM_ADDRESS, 0x1d3);
+        Self { registers, counter: None }
+    }
+
+    fn execute(mut self) -> Self {
+        let r = &mut self.registers;
+        let mut next = r[PROGRAM_COUNTER] + 4;
+        match r[PROGRAM_COUNTER] {
+            0x8000 => r[0] = 0,
+            0x8004 => r[1] = COUNTER_ADDRESS,
+            0x8008 => r[0] += 1,
+            0x800c => self.counter = Some(r[0]),
+            0x8010 if r[0] == 5 => r[STATUS] |= ZERO_FLAG,
+            0x8010 => r[STATUS] &= !ZERO_FLAG,
+            0x8014 if r[STATUS] & ZERO_FLAG == 0 => next = LOOP_START,
+            0x8014 => {}
+            0x8018 => r[2] = r[0],
+            0x801c => next = 0x801c,
+            elsewhere => unreachable!("no instruction at {elsewhere:#x}"),
+        }
+        r[PROGRAM_COUNTER] = next;
+        self
+    }
+}
+
+/// The recording, standing at one position.
+pub struct SyntheticRecording {
+    description: MachineDescription,
+    /// States up to the spin; later ones equal the last.
+    states: Vec<State>,
+    end: Position,
+    position: Position,
+    unknown_register: Option<usize>,
+}
+
+impl SyntheticRecording {
+    /// 26 instructions.
+    pub fn short() -> Self {
+        let mut states = vec![State::reset()];
+        while let Some(last) = states.last().copied() {
+            let next = last.execute();
+            if next == last {
+                break;
+            }
+            states.push(next);
+        }
+        Self {
+            description: MachineDescription {
+                architecture: "arm",
+                big_endian: false,
+                gdb_architecture: "armv7",
+                registers: REGISTERS,
+                program_counter: PROGRAM_COUNTER,
+            },
+            states,
+            end: Position(26),
+            position: Position::START,
+            unknown_register: None,
+        }
+    }
+
+    /// So long that running through it takes hours; its end needs more than 32 bits.
+    #[allow(dead_code, reason = "not every test that includes this file needs it")]
+    pub fn endless() -> Self {
+        Self { end: Position(1 << 40), ..Self::short() }
+    }
+
+    /// The same with a register that is not proved anywhere.
+    #[allow(dead_code, reason = "not every test that includes this file needs it")]
+    pub fn without_register(self, index: usize) -> Self {
+        Self { unknown_register: Some(index), ..self }
+    }
+
+    fn state(&self, position: Position) -> State {
+        let last = self.states.len() - 1;
+        self.states[usize::try_from(position.0).map_or(last, |index| index.min(last))]
+    }
+
+    fn stops_at(&self, stop: &StopAt) -> Option<Stop> {
+        let address = self.state(self.position).registers[PROGRAM_COUNTER];
+        if self.position != self.end && stop.addresses.binary_search(&address).is_ok() {
+            return Some(Stop::Address);
+        }
+        (stop.position == Some(self.position)).then_some(Stop::Position)
+    }
+}
+
+impl Replay for SyntheticRecording {
+    fn description(&self) -> &MachineDescription {
+        &self.description
+    }
+
+    fn position(&self) -> Position {
+        self.position
+    }
+
+    fn end(&self) -> Position {
+        self.end
+    }
+
+    fn seek(&mut self, to: Position) -> Result<(), ReplayError> {
+        if to > self.end {
+            return Err(ReplayError::OutOfRange { position: to, end: self.end });
+        }
+        self.position = to;
+        Ok(())
+    }
+
+    fn registers(&mut self) -> Result<Vec<Option<u32>>, ReplayError> {
+        let mut registers: Vec<_> = self.state(self.position).registers.map(Some).to_vec();
+        if let Some(unknown) = self.unknown_register {
+            registers[unknown] = None;
+        }
+        Ok(registers)
+    }
+
+    fn read_memory(&mut self, address: u32, into: &mut [Option<u8>]) -> Result<(), ReplayError> {
+        let counter = self.state(self.position).counter;
+        for (offset, byte) in into.iter_mut().enumerate() {
+            let address = address.wrapping_add(offset as u32);
+            let word = match address & !3 {
+                COUNTER_ADDRESS => counter,
+                // The last word of the address space, to test what happens there.
+                0xffff_fffc => Some(0x1234_5678),
+                word => word
+                    .checked_sub(PROGRAM_ADDRESS)
+                    .and_then(|offset| PROGRAM.get(offset as usize / 4).copied()),
+            };
+            *byte = word.map(|word| word.to_le_bytes()[address as usize % 4]);
+        }
+        Ok(())
+    }
+
+    fn run_forward(
+        &mut self,
+        stop: &StopAt,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Stop, ReplayError> {
+        while self.position < self.end {
+            if self.position.0 % 1024 == 0 && cancelled() {
+                return Ok(Stop::Cancelled);
+            }
+            self.position.0 += 1;
+            if let Some(stop) = self.stops_at(stop) {
+                return Ok(stop);
+            }
+        }
+        Ok(Stop::End)
+    }
+
+    fn run_backward(
+        &mut self,
+        stop: &StopAt,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Stop, ReplayError> {
+        while self.position > Position::START {
+            if self.position.0 % 1024 == 0 && cancelled() {
+                return Ok(Stop::Cancelled);
+            }
+            self.position.0 -= 1;
+            if let Some(stop) = self.stops_at(stop) {
+                return Ok(stop);
+            }
+        }
+        Ok(Stop::Start)
+    }
+
+    fn summary(&self) -> String {
+        format!("synthetic ARM recording of {} instructions\n", self.end)
+    }
+}

@@ -1,0 +1,576 @@
+//! Executes one segment again, block by block, checking all that the trace lets it check.
+
+use std::sync::Arc;
+
+use ktrace_format::segment::encoder::entry_key;
+use ktrace_format::segment::{CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, SegmentError, Stream, Streams};
+use ktrace_machine::arm::block::Block;
+use ktrace_machine::arm::cpu::{Cpu, Exit, Registers};
+use ktrace_machine::arm::instruction::Opaque;
+
+use crate::journal::{FullJournal, Journal, Slot, Undo};
+use crate::program::Program;
+use crate::segment_memory::SegmentMemory;
+
+/// The replay and the trace disagree, or the trace can't be understood: nothing after this is proved.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} (in the segment that starts at position {segment}, after {executed} of its instructions)")]
+pub struct Divergence {
+    /// Position of the segment's first instruction.
+    pub segment: u64,
+    /// Instructions of it that were executed before it was noticed.
+    pub executed: u64,
+    /// What is wrong.
+    pub reason: String,
+}
+
+/// The block under way.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Run {
+    pub(crate) id: u32,
+    /// Its instructions that start.
+    pub(crate) started: u32,
+    /// The next one.
+    pub(crate) index: u32,
+    /// Cause of the discontinuity after it.
+    discontinuity: Option<u8>,
+}
+
+/// Everything of an engine that is cheap to copy, and how much its journal holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) executed: u64,
+    cpu: Cpu,
+    unproven: u32,
+    run: Option<Run>,
+    ordinal: u32,
+    next_control: u64,
+    checked: u64,
+    cursor: ktrace_format::segment::cursor::Cursor,
+    digest: ktrace_format::digest::Digest,
+    accesses: u64,
+    next_surprise: u64,
+    surprise_kind: u64,
+    limit: u64,
+    journal: usize,
+}
+
+/// Number of the register CPSR.
+const CPSR: u32 = 16;
+const ENTRY_CACHE: usize = 1 << 14;
+
+/// See the [module](self).
+pub struct Engine<J> {
+    program: Arc<Program>,
+    pub(crate) cpu: Cpu,
+    pub(crate) memory: SegmentMemory<J>,
+    head: Head,
+    /// Instructions of the segment executed so far.
+    pub(crate) executed: u64,
+    pub(crate) run: Option<Run>,
+    /// Blocks entered so far.
+    ordinal: u32,
+    /// Ordinal of the next block with a control entry.
+    next_control: u64,
+    /// Instructions proved by the digests so far.
+    pub(crate) checked: u64,
+    generation: u32,
+    entries: Vec<Slot>,
+    started: Vec<Slot>,
+    /// Entry points by key, direct-mapped.
+    entry_cache: Box<[(u64, u32)]>,
+    /// Registers that the trace does not prove after the segment's last instruction: bit n for register n.
+    pub(crate) unproven: u32,
+}
+
+impl<J: Journal> Engine<J> {
+    /// An engine that has no segment yet.
+    pub fn new(program: Arc<Program>) -> Self {
+        Engine {
+            cpu: Cpu::new(&Registers::default()),
+            memory: SegmentMemory::new(),
+            head: Head::default(),
+            executed: 0,
+            run: None,
+            ordinal: 0,
+            next_control: u64::MAX,
+            checked: 0,
+            generation: 0,
+            entries: vec![Slot::default(); program.entry_count()],
+            started: vec![Slot::default(); program.trace().block_count()],
+            entry_cache: vec![(u64::MAX, 0); ENTRY_CACHE].into_boxed_slice(),
+            unproven: 0,
+            program,
+        }
+    }
+
+    /// What it replays.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    /// The segment's head.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Starts a segment.
+    pub fn begin(&mut self, head: Head, streams: Arc<Streams>) -> Result<(), Divergence> {
+        self.generation += 1;
+        self.executed = 0;
+        self.run = None;
+        self.ordinal = 0;
+        self.checked = 0;
+        self.unproven = 0;
+        self.head = head;
+        let registers = <[u32; 17]>::try_from(&self.head.registers[..]);
+        let registers = registers.map_err(|_| self.divergence("the keyframe does not have 17 registers"))?;
+        self.cpu = Cpu::new(&Registers(registers));
+        self.memory.begin(streams).map_err(|error| self.stream_error(&error))?;
+        self.next_control = 0;
+        self.advance_control()
+    }
+
+    #[cold]
+    fn divergence(&self, reason: impl Into<String>) -> Divergence {
+        Divergence { segment: self.head.first, executed: self.executed, reason: reason.into() }
+    }
+
+    #[cold]
+    fn stream_error(&self, error: &SegmentError) -> Divergence {
+        self.divergence(error.to_string())
+    }
+
+    fn advance_control(&mut self) -> Result<(), Divergence> {
+        let memory = &mut self.memory;
+        let gap = memory.cursor.next_control(&memory.streams).map_err(|error| self.stream_error(&error))?;
+        self.next_control = gap.map_or(u64::MAX, |gap| self.next_control.saturating_add(gap));
+        Ok(())
+    }
+
+    /// Instructions of the segment.
+    pub fn length(&self) -> u64 {
+        self.head.instructions
+    }
+
+    #[inline]
+    fn entry_at(&mut self, key: u64) -> Option<u32> {
+        let place = (key ^ key >> 29) as usize >> 1 & (ENTRY_CACHE - 1);
+        match self.entry_cache.get(place) {
+            Some((cached, entry)) if *cached == key => Some(*entry),
+            _ => self.find_entry(key, place),
+        }
+    }
+
+    #[cold]
+    fn find_entry(&mut self, key: u64, place: usize) -> Option<u32> {
+        let entry = self.program.entry_with(key)?;
+        if let Some(cached) = self.entry_cache.get_mut(place) {
+            *cached = (key, entry);
+        }
+        Some(entry)
+    }
+
+    /// Enters the next block.
+    fn enter(&mut self) -> Result<Run, Divergence> {
+        if self.ordinal % CHECKPOINT_BLOCKS == 0 && self.ordinal > 0 {
+            self.check_digest()?;
+        }
+        let (address, mode) = (self.cpu.pc(), self.cpu.mode().bits());
+        if u64::from(self.ordinal) == self.next_control {
+            return self.enter_slowly(address, mode);
+        }
+        let entry = self.entry_at(entry_key(address, mode));
+        let expected = entry.and_then(|entry| {
+            let slot = self.entries.get(entry as usize)?;
+            if slot.generation == self.generation { Some(slot.value) } else { self.first_entry(entry) }
+        });
+        let Some(id) = expected else { return Err(self.no_block(address)) };
+        self.ordinal += 1;
+        Ok(Run { id, started: self.expected_started(id), index: 0, discontinuity: None })
+    }
+
+    #[cold]
+    fn no_block(&self, address: u32) -> Divergence {
+        self.divergence(format!("the model arrives at {address:#010x}, where the trace has no block"))
+    }
+
+    /// The first visit of an entry point in this segment.
+    fn first_entry(&mut self, entry: u32) -> Option<u32> {
+        let id = self.program.first_expected(entry, self.head.dictionary)?;
+        self.set_entry(entry, id);
+        Some(id)
+    }
+
+    fn set_entry(&mut self, entry: u32, value: u32) {
+        if let Some(slot) = self.entries.get_mut(entry as usize) {
+            let old = *slot;
+            self.memory.journal.note(|| Undo::Entry { entry, slot: old });
+            *slot = Slot { generation: self.generation, value };
+        }
+    }
+
+    #[inline]
+    fn expected_started(&mut self, id: u32) -> u32 {
+        match self.started.get(id as usize) {
+            Some(slot) if slot.generation == self.generation => slot.value,
+            _ => {
+                let value = self.program.block(id).map_or(0, |block| block.len() as u32);
+                self.set_started(id, value);
+                value
+            }
+        }
+    }
+
+    fn set_started(&mut self, block: u32, value: u32) {
+        if let Some(slot) = self.started.get_mut(block as usize) {
+            let old = *slot;
+            self.memory.journal.note(|| Undo::Started { block, slot: old });
+            *slot = Slot { generation: self.generation, value };
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn enter_slowly(&mut self, address: u32, mode: u16) -> Result<Run, Divergence> {
+        let memory = &mut self.memory;
+        let control = memory.cursor.control(&memory.streams).map_err(|error| self.stream_error(&error))?;
+        self.next_control += 1;
+        self.advance_control()?;
+        let entry = self.entry_at(entry_key(address, mode));
+        let id = match control.block {
+            Some(id) => {
+                let entry = self.program.entry_of(id);
+                let entry = entry.ok_or_else(|| self.divergence(format!("the trace has no block {id}")))?;
+                if self.program.entry_key(entry) != Some(entry_key(address, mode)) {
+                    let key = self.program.entry_key(entry).unwrap_or_default();
+                    return Err(self.divergence(format!(
+                        "the model arrives at {address:#010x} in mode {mode:#06x}, the trace at {:#010x} in mode {:#06x}",
+                        key as u32,
+                        key >> 32
+                    )));
+                }
+                self.set_entry(entry, id);
+                id
+            }
+            None => {
+                let slot = entry.and_then(|entry| self.entries.get(entry as usize).copied());
+                match (slot, entry) {
+                    (Some(slot), _) if slot.generation == self.generation => slot.value,
+                    (_, Some(entry)) => self.first_entry(entry).ok_or_else(|| self.no_block(address))?,
+                    _ => return Err(self.no_block(address)),
+                }
+            }
+        };
+        let length = self.program.block(id).map(|block| block.len() as u32);
+        let length =
+            length.ok_or_else(|| self.divergence(format!("block {id} of the trace can't be decoded")))?;
+        let started = match control.started {
+            Some(started) if started <= length => {
+                self.set_started(id, started);
+                started
+            }
+            Some(started) => {
+                return Err(
+                    self.divergence(format!("{started} of {length} instructions started, says the trace"))
+                );
+            }
+            None => self.expected_started(id),
+        };
+        if let Some((_, accesses)) = control.discontinuity {
+            let limit = self.memory.accesses.saturating_add(accesses);
+            self.memory.set_limit(limit);
+        }
+        self.ordinal += 1;
+        Ok(Run { id, started, index: 0, discontinuity: control.discontinuity.map(|(cause, _)| cause) })
+    }
+
+    /// Executes until `executed` is `until`, at most to the segment's end.
+    pub fn run_to(&mut self, until: u64) -> Result<(), Divergence> {
+        let until = until.min(self.head.instructions);
+        let program = Arc::clone(&self.program);
+        while self.executed < until {
+            let mut run = match self.run {
+                Some(run) => run,
+                None => {
+                    if self.ordinal >= self.head.blocks {
+                        return Err(
+                            self.divergence("the segment has fewer blocks than its instructions need")
+                        );
+                    }
+                    self.enter()?
+                }
+            };
+            let Some(block) = program.block(run.id) else {
+                return Err(self.divergence(format!("block {} of the trace can't be decoded", run.id)));
+            };
+            self.run_block(block, &mut run, until)?;
+            if run.index == run.started {
+                self.leave(block, &run)?;
+                self.run = None;
+            } else {
+                self.run = Some(run);
+            }
+        }
+        Ok(())
+    }
+
+    /// The block that the next instruction belongs to, entering it if necessary; `None` at the segment's end.
+    pub(crate) fn next_run(&mut self) -> Result<Option<Run>, Divergence> {
+        while self.executed < self.head.instructions {
+            if let Some(run) = self.run {
+                return Ok(Some(run));
+            }
+            if self.ordinal >= self.head.blocks {
+                return Err(self.divergence("the segment has fewer blocks than its instructions need"));
+            }
+            let run = self.enter()?;
+            if run.started > 0 {
+                self.run = Some(run);
+            } else {
+                let program = Arc::clone(&self.program);
+                let Some(block) = program.block(run.id) else {
+                    return Err(self.divergence(format!("block {} of the trace can't be decoded", run.id)));
+                };
+                self.leave(block, &run)?;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Executes what of a block lies before `until`.
+    #[inline]
+    fn run_block(&mut self, block: &Block, run: &mut Run, until: u64) -> Result<(), Divergence> {
+        while run.index < run.started && self.executed < until {
+            let wanted = (until - self.executed).min(u64::from(run.started - run.index)) as u32;
+            let to = run.index + wanted;
+            match self.cpu.run(block, run.index as usize, to as usize, &mut self.memory) {
+                Exit::Done => {
+                    self.executed += u64::from(to - run.index);
+                    run.index = to;
+                }
+                Exit::Opaque(index) => {
+                    self.executed += u64::from(index as u32 - run.index);
+                    run.index = index as u32;
+                    self.run_opaque(block, run)?;
+                    run.index += 1;
+                    self.executed += 1;
+                }
+                Exit::Halted(index) => {
+                    self.executed += u64::from(index as u32 - run.index);
+                    if let Some(error) = self.memory.error.take() {
+                        return Err(self.stream_error(&error));
+                    }
+                    if index as u32 + 1 != run.started || run.discontinuity.is_none() {
+                        return Err(self.divergence(format!(
+                            "the instruction at {:#010x} makes more accesses than the trace has",
+                            block.address_of(index)
+                        )));
+                    }
+                    // It faulted in the middle; the keyframe after the discontinuity follows.
+                    self.executed += 1;
+                    run.index = run.started;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn run_opaque(&mut self, block: &Block, run: &Run) -> Result<(), Divergence> {
+        let index = run.index as usize;
+        let Some(opaque) = block.opaque(index) else {
+            return Err(self.divergence("no opaque instruction is here"));
+        };
+        if opaque.memory {
+            self.memory.opaque_accesses().map_err(|error| self.stream_error(&error))?;
+        }
+        let last_of_block = run.index + 1 == run.started;
+        let last_of_all = self.executed + 1 == self.head.instructions && self.head.flags & FLAG_OPEN_END != 0;
+        if last_of_block && (run.discontinuity.is_some() || last_of_all) {
+            // Its results were never read: a keyframe follows, or nothing does.
+            if last_of_all && run.discontinuity.is_none() {
+                self.unproven |= opaque.writes | if opaque.changes_mode { 0x7f00 } else { 0 };
+            }
+            return self.complete(block, index, 0, &[]);
+        }
+        self.complete_with_results(block, index, opaque)
+    }
+
+    fn complete_with_results(
+        &mut self,
+        block: &Block,
+        index: usize,
+        opaque: &Opaque,
+    ) -> Result<(), Divergence> {
+        if opaque.writes == 0 {
+            return self.complete(block, index, 0, &[]);
+        }
+        let memory = &mut self.memory;
+        let mut next = || memory.cursor.result(&memory.streams);
+        let results = (|| {
+            let before = self.cpu.cpsr();
+            let mut values = [0; 17];
+            let mut count = 0;
+            let cpsr = if opaque.writes & 1 << CPSR != 0 { Some(next()?) } else { None };
+            let written = opaque.written(before, cpsr.unwrap_or(before));
+            for register in (0..CPSR).filter(|register| written >> register & 1 != 0) {
+                let _ = register;
+                values[count] = next()?;
+                count += 1;
+            }
+            if let Some(cpsr) = cpsr {
+                values[count] = cpsr;
+                count += 1;
+            }
+            Ok((written, values, count))
+        })();
+        match results {
+            Ok((written, values, count)) => {
+                self.complete(block, index, written, values.get(..count).unwrap_or_default())
+            }
+            Err(error) => Err(self.stream_error(&error)),
+        }
+    }
+
+    fn complete(
+        &mut self,
+        block: &Block,
+        index: usize,
+        written: u32,
+        values: &[u32],
+    ) -> Result<(), Divergence> {
+        self.cpu
+            .complete_opaque(block, index, written, values)
+            .map_err(|error| self.divergence(error.to_string()))
+    }
+
+    /// The block has ended.
+    #[inline]
+    fn leave(&mut self, block: &Block, run: &Run) -> Result<(), Divergence> {
+        self.memory.digest.block(block.address(), run.started);
+        if run.discontinuity.is_some() {
+            self.discontinuity()?;
+        }
+        if self.executed == self.head.instructions {
+            self.finish()?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn discontinuity(&mut self) -> Result<(), Divergence> {
+        if self.memory.accesses != self.memory.limit {
+            return Err(self.divergence(format!(
+                "the block before a discontinuity makes fewer accesses ({} fewer) than the trace has",
+                self.memory.limit.saturating_sub(self.memory.accesses)
+            )));
+        }
+        self.memory.set_limit(u64::MAX);
+        let mut registers = Registers::default();
+        for register in &mut registers.0 {
+            let memory = &mut self.memory;
+            *register = memory.cursor.keyframe(&memory.streams).map_err(|error| self.stream_error(&error))?;
+        }
+        self.cpu = Cpu::new(&registers);
+        Ok(())
+    }
+
+    #[cold]
+    fn check_digest(&mut self) -> Result<(), Divergence> {
+        let memory = &mut self.memory;
+        let expected =
+            memory.cursor.checkpoint(&memory.streams).map_err(|error| self.stream_error(&error))?;
+        if expected != self.memory.digest.0 {
+            return Err(
+                self.divergence("the digest of the replayed accesses and blocks is not the recorded one")
+            );
+        }
+        self.checked = self.executed;
+        Ok(())
+    }
+
+    /// The last instruction was executed.
+    #[cold]
+    fn finish(&mut self) -> Result<(), Divergence> {
+        // Blocks of which nothing started can follow the last instruction.
+        while self.ordinal < self.head.blocks {
+            let run = self.enter()?;
+            if run.started != 0 {
+                return Err(self.divergence("the segment has more instructions than its head says"));
+            }
+            let address = self.program.block(run.id).map(Block::address);
+            self.memory.digest.block(address.unwrap_or_default(), 0);
+            if run.discontinuity.is_some() {
+                self.discontinuity()?;
+            }
+        }
+        self.check_digest()?;
+        if self.memory.accesses != self.head.accesses {
+            return Err(self.divergence("the segment's number of accesses is not the recorded one"));
+        }
+        for stream in [Stream::Control, Stream::Values, Stream::Surprises, Stream::Mappings, Stream::Devices]
+        {
+            self.expect_end(stream)?;
+        }
+        for stream in [Stream::OpaqueAccesses, Stream::Results, Stream::Keyframes, Stream::Checkpoints] {
+            self.expect_end(stream)?;
+        }
+        Ok(())
+    }
+
+    fn expect_end(&self, stream: Stream) -> Result<(), Divergence> {
+        if self.memory.cursor.at_end(&self.memory.streams, stream) {
+            Ok(())
+        } else {
+            Err(self.divergence(format!("the segment's {stream:?} stream has more than the replay used")))
+        }
+    }
+
+    /// The registers here: r0 to r15, CPSR.
+    pub fn registers(&self) -> [u32; 17] {
+        self.cpu.registers().0
+    }
+}
+
+impl Engine<FullJournal> {
+    /// A copy of the state here, good until the segment is left.
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot {
+            executed: self.executed,
+            cpu: self.cpu.clone(),
+            unproven: self.unproven,
+            run: self.run,
+            ordinal: self.ordinal,
+            next_control: self.next_control,
+            checked: self.checked,
+            cursor: self.memory.cursor,
+            digest: self.memory.digest,
+            accesses: self.memory.accesses,
+            next_surprise: self.memory.next_surprise,
+            surprise_kind: self.memory.surprise_kind,
+            limit: self.memory.limit,
+            journal: self.memory.journal.len(),
+        }
+    }
+
+    /// Goes back to an earlier state of the same segment.
+    pub(crate) fn restore(&mut self, snapshot: &Snapshot) {
+        self.executed = snapshot.executed;
+        self.cpu = snapshot.cpu.clone();
+        self.unproven = snapshot.unproven;
+        self.run = snapshot.run;
+        self.ordinal = snapshot.ordinal;
+        self.next_control = snapshot.next_control;
+        self.checked = snapshot.checked;
+        let memory = &mut self.memory;
+        memory.journal.undo_to(snapshot.journal, &mut memory.shadow, &mut self.entries, &mut self.started);
+        memory.cursor = snapshot.cursor;
+        memory.digest = snapshot.digest;
+        memory.accesses = snapshot.accesses;
+        memory.next_surprise = snapshot.next_surprise;
+        memory.surprise_kind = snapshot.surprise_kind;
+        memory.limit = snapshot.limit;
+        memory.resume();
+    }
+}

@@ -1,0 +1,77 @@
+//! Which segments changed which physical pages, and what was behind virtual pages over time, from the indexes of all
+//! segments. It is built once, when memory is first asked for that the segment at hand has not seen.
+
+use std::collections::HashMap;
+
+use ktrace_format::segment::index::Index;
+use ktrace_format::shadow::Target;
+use rayon::prelude::*;
+
+use crate::program::Program;
+
+/// See the [module](self).
+#[derive(Debug, Default)]
+pub(crate) struct History {
+    /// For each physical page the segments that wrote to it, rising.
+    written: HashMap<u64, Vec<u32>>,
+    /// For each virtual page what was behind it at the end of segments, where that changed, by rising segment.
+    mapped: HashMap<u32, Vec<(u32, Target)>>,
+    /// Segments without a readable index: what they did is not known, so nothing before them is.
+    blind: Vec<u32>,
+}
+
+impl History {
+    pub(crate) fn build(program: &Program) -> History {
+        let segments = program.trace().segments();
+        let indexes: Vec<Option<Index>> = segments
+            .par_iter()
+            .map(|segment| program.trace().read_index(segment).ok().flatten()?.index().ok())
+            .collect();
+        let mut history = History::default();
+        let mut end = 0;
+        for ((number, index), segment) in (0u32..).zip(&indexes).zip(segments) {
+            if segment.first != end {
+                history.blind.push(number);
+            }
+            end = segment.end();
+            let Some(index) = index else {
+                history.blind.push(number);
+                continue;
+            };
+            for page in index.pages.iter().filter(|page| page.written != 0) {
+                history.written.entry(page.page).or_default().push(number);
+            }
+            for &(page, target) in &index.mappings {
+                let changes = history.mapped.entry(page).or_default();
+                if changes.last().is_none_or(|(_, last)| *last != target) {
+                    changes.push((number, target));
+                }
+            }
+        }
+        history.blind.dedup();
+        history
+    }
+
+    /// Segments before `segment` that wrote to a physical page, latest first, and whether the walk ends at a segment
+    /// of which nothing is known, rather than at the start of the recording.
+    pub(crate) fn writers(&self, page: u64, segment: u32) -> (impl Iterator<Item = u32>, bool) {
+        let blind =
+            self.blind.get(..self.blind.partition_point(|blind| *blind < segment)).unwrap_or_default();
+        let floor = blind.last().copied();
+        let all = self.written.get(&page).map_or(&[][..], Vec::as_slice);
+        let before = all.get(..all.partition_point(|writer| *writer < segment)).unwrap_or_default();
+        (
+            before.iter().rev().copied().take_while(move |writer| floor.is_none_or(|floor| *writer > floor)),
+            floor.is_some(),
+        )
+    }
+
+    /// What was last seen behind a virtual page in a segment before `segment`.
+    pub(crate) fn target_before(&self, page: u32, segment: u32) -> Option<Target> {
+        let changes = self.mapped.get(&page)?;
+        let after = changes.partition_point(|(number, _)| *number < segment);
+        let (number, target) = changes.get(after.checked_sub(1)?)?;
+        let lost = self.blind.iter().any(|blind| *blind > *number && *blind < segment);
+        (!lost).then_some(*target)
+    }
+}

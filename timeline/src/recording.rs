@@ -1,0 +1,515 @@
+//! A cursor over a recording: the implementation of [`Replay`] for traces.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use ktrace_format::shadow::{PAGE_BYTES, Target};
+use ktrace_format::{Position, TraceError};
+use ktrace_machine::arm::description;
+
+use crate::engine::{Divergence, Engine};
+use crate::history::History;
+use crate::journal::{Journal, NoJournal};
+use crate::program::Program;
+use crate::replay::{MachineDescription, RegisterDescription, Replay, ReplayError, Stop, StopAt};
+use crate::stops::Stops;
+use crate::window::Window;
+
+/// Instructions that a search executes between two looks at whether it was cancelled: well below a millisecond.
+const SLICE: u64 = 1 << 16;
+
+/// One view of a recording.
+pub struct Recording {
+    program: Arc<Program>,
+    history: Arc<OnceLock<History>>,
+    description: MachineDescription,
+    window: Window,
+    /// Looks through segments other than the window's.
+    scout: Option<Engine<NoJournal>>,
+    position: u64,
+}
+
+fn trace_error(error: &TraceError) -> ReplayError {
+    ReplayError::Trace(error.to_string())
+}
+
+static REGISTERS: OnceLock<Vec<RegisterDescription>> = OnceLock::new();
+
+fn description() -> MachineDescription {
+    let registers = REGISTERS.get_or_init(|| {
+        let convert = |register: &description::RegisterDescription| RegisterDescription {
+            name: register.name,
+            feature: register.feature,
+            number: register.number,
+            kind: register.kind,
+        };
+        description::REGISTERS.iter().map(convert).collect()
+    });
+    MachineDescription {
+        architecture: "arm",
+        big_endian: false,
+        gdb_architecture: "armv7",
+        registers,
+        program_counter: 15,
+    }
+}
+
+impl Recording {
+    /// Opens the trace in a directory, standing at its start.
+    pub fn open(directory: &Path) -> Result<Recording, TraceError> {
+        Ok(Recording::new(Arc::new(Program::open(directory)?)))
+    }
+
+    /// A view of an opened trace, standing at its start.
+    pub fn new(program: Arc<Program>) -> Recording {
+        Recording {
+            history: Arc::default(),
+            description: description(),
+            window: Window::new(Arc::clone(&program)),
+            scout: None,
+            position: 0,
+            program,
+        }
+    }
+
+    /// The trace.
+    pub fn program(&self) -> &Arc<Program> {
+        &self.program
+    }
+
+    /// The number of the segment that position `position` is shown from: the one that begins there or holds it; the
+    /// end belongs to the last.
+    fn segment_of(&self, position: u64) -> Option<usize> {
+        let segments = self.program.trace().segments();
+        let after = segments.partition_point(|segment| segment.first <= position);
+        let number = after.checked_sub(1)?;
+        segments.get(number).filter(|segment| position <= segment.end()).map(|_| number)
+    }
+
+    fn enter_window(&mut self, number: usize) -> Result<(), ReplayError> {
+        if self.window.segment() != number {
+            let segments = self.program.trace().segments();
+            let entry = segments.get(number).copied();
+            let entry =
+                entry.ok_or_else(|| ReplayError::Trace("the trace has no such segment".to_owned()))?;
+            self.window.load(number, entry).map_err(|error| trace_error(&error))?;
+        }
+        Ok(())
+    }
+
+    /// Brings the window to the present position. False: nothing is proved there.
+    fn show(&mut self) -> Result<bool, ReplayError> {
+        let Some(number) = self.segment_of(self.position) else { return Ok(false) };
+        if let Err(error) = self.enter_window(number) {
+            // A damaged segment is like one that is not there.
+            return if matches!(error, ReplayError::Trace(_)) { Ok(false) } else { Err(error) };
+        }
+        let offset = self.position - self.window.first();
+        Ok(offset <= self.window.proved() && self.window.go(offset))
+    }
+
+    /// Why nothing is known at the present position, for people.
+    pub fn why_unknown(&mut self) -> Option<String> {
+        match self.show() {
+            Ok(true) => None,
+            Ok(false) => Some(self.window.divergence().map_or_else(
+                || "the trace has no readable segment here: it is damaged, or was torn".to_owned(),
+                str::to_owned,
+            )),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    fn history(&self) -> &History {
+        self.history.get_or_init(|| History::build(&self.program))
+    }
+
+    /// What is behind a virtual page here; the page was last seen in this segment or in an earlier one.
+    fn target(&self, address: u32) -> Option<Target> {
+        self.window
+            .target(address)
+            .or_else(|| self.history().target_before(address >> 12, self.window.segment() as u32))
+    }
+
+    /// Bytes of one physical page from `offset` on; the window stands at the present position.
+    fn read_physical(&self, page: u64, offset: usize, into: &mut [Option<u8>]) {
+        let mut missing = false;
+        for (at, byte) in into.iter_mut().enumerate() {
+            *byte = self.window.byte(page, offset + at);
+            missing |= byte.is_none();
+        }
+        if missing {
+            self.read_older(page, offset, into);
+        }
+    }
+
+    /// Fills in bytes that this segment has not seen: from the latest segment that left them changed, or from the
+    /// initial image.
+    fn read_older(&self, page: u64, offset: usize, into: &mut [Option<u8>]) {
+        let mut open: Vec<bool> = into.iter().map(Option::is_none).collect();
+        let (writers, blind) = self.history().writers(page, self.window.segment() as u32);
+        for writer in writers {
+            if !open.contains(&true) {
+                return;
+            }
+            let Some(()) = self.fill_from(writer, page, offset, into, &mut open) else { return };
+        }
+        let Some(image) = self.program.image().filter(|_| !blind && open.contains(&true)) else { return };
+        let mut bytes = vec![0; into.len()];
+        for range in image.read(page * PAGE_BYTES as u64 + offset as u64, &mut bytes) {
+            for at in range.filter(|at| open.get(*at) == Some(&true)) {
+                if let (Some(byte), Some(value)) = (into.get_mut(at), bytes.get(at)) {
+                    *byte = Some(*value);
+                }
+            }
+        }
+    }
+
+    /// `None`: the segment's index can't be read, so nothing older is known either.
+    fn fill_from(
+        &self,
+        writer: u32,
+        page: u64,
+        offset: usize,
+        into: &mut [Option<u8>],
+        open: &mut [bool],
+    ) -> Option<()> {
+        let segment = self.program.trace().segments().get(writer as usize)?;
+        let packed = self.program.trace().read_index(segment).ok()??;
+        let index = packed.index().ok()?;
+        let lines = index.page(page)?;
+        let contents = packed.contents().ok()?;
+        for (at, (byte, open)) in into.iter_mut().zip(open).enumerate().filter(|(_, (_, open))| **open) {
+            let (line, in_line) = ((offset + at) / 64, (offset + at) % 64);
+            if lines.written >> line & 1 == 0 {
+                continue;
+            }
+            let rank = (lines.written & ((1 << line) - 1)).count_ones() as usize;
+            if lines.known.get(rank)? >> in_line & 1 != 0 {
+                *byte = contents.get((lines.first_content + rank) * 64 + in_line).copied();
+            }
+            *open = false;
+        }
+        Some(())
+    }
+
+    /// Bytes of code that this segment executed, for addresses that no access has shown.
+    fn read_code(&self, address: u32, into: &mut [Option<u8>]) {
+        let trace = self.program.trace();
+        let Some(segment) = trace.segments().get(self.window.segment()) else { return };
+        let Some(index) = trace.read_index(segment).ok().flatten().and_then(|packed| packed.index().ok())
+        else {
+            return;
+        };
+        for block in index.blocks.iter().filter_map(|id| trace.block(*id)) {
+            let code = trace.code(block);
+            let start = block.address.wrapping_sub(address) as i32 as i64;
+            if start >= into.len() as i64 || start + (code.len() as i64) <= 0 {
+                continue;
+            }
+            for (at, byte) in (start..).zip(code) {
+                if let Some(place) = usize::try_from(at).ok().and_then(|at| into.get_mut(at)) {
+                    place.get_or_insert(*byte);
+                }
+            }
+        }
+    }
+
+    /// Whether a segment may contain an instruction at one of the addresses.
+    fn may_contain(&self, number: usize, stops: &mut Stops<'_>) -> bool {
+        let trace = self.program.trace();
+        let index = trace.segments().get(number).and_then(|segment| trace.read_index(segment).ok().flatten());
+        match index.and_then(|packed| packed.index().ok()) {
+            Some(index) => index.blocks.iter().any(|id| !stops.of(&self.program, *id).is_empty()),
+            None => true,
+        }
+    }
+
+    /// The first hit in a segment behind the present position and at or before `to`, an offset in the segment.
+    fn first_hit(
+        &mut self,
+        number: usize,
+        first: u64,
+        to: u64,
+        stops: &mut Stops<'_>,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Found, ReplayError> {
+        let from = (self.position + 1).saturating_sub(first);
+        if self.window.segment() == number && self.show()? {
+            // Short runs stay near: no need to start the segment again.
+            let program = Arc::clone(&self.program);
+            let to = to.min(self.window.proved());
+            return search(self.window.engine_mut(), &program, stops, from..=to, false, cancelled);
+        }
+        self.search_segment(number, from..=to, stops, false, cancelled)
+    }
+
+    /// The last hit in a segment at or before `to`, an offset in the segment.
+    fn last_hit(
+        &mut self,
+        number: usize,
+        to: u64,
+        stops: &mut Stops<'_>,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Found, ReplayError> {
+        self.search_segment(number, 0..=to, stops, true, cancelled)
+    }
+
+    fn search_segment(
+        &mut self,
+        number: usize,
+        range: RangeInclusive<u64>,
+        stops: &mut Stops<'_>,
+        want_last: bool,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Found, ReplayError> {
+        let program = Arc::clone(&self.program);
+        let scout = self.scout.get_or_insert_with(|| Engine::new(Arc::clone(&program)));
+        let Some(entry) = program.trace().segments().get(number) else { return Ok(Found::Nothing) };
+        // A damaged segment holds nothing that could be shown.
+        let Ok((head, streams)) = program.trace().read_segment(entry) else { return Ok(Found::Nothing) };
+        if scout.begin(head, Arc::new(streams)).is_err() {
+            return Ok(Found::Nothing);
+        }
+        search(scout, &program, stops, range, want_last, cancelled)
+    }
+}
+
+/// Runs `engine` forward to the first or the last position in `range` (offsets in the segment) whose instruction is
+/// one of the stops.
+fn search<J: Journal>(
+    engine: &mut Engine<J>,
+    program: &Program,
+    stops: &mut Stops<'_>,
+    range: RangeInclusive<u64>,
+    want_last: bool,
+    cancelled: &mut dyn FnMut() -> bool,
+) -> Result<Found, ReplayError> {
+    let mut last = Found::Nothing;
+    loop {
+        if cancelled() {
+            return Ok(Found::Cancelled);
+        }
+        match next_hit(engine, program, stops, *range.start(), *range.end(), SLICE) {
+            Ok(Next::Hit(offset)) if want_last => last = Found::At(offset),
+            Ok(Next::Hit(offset)) => return Ok(Found::At(offset)),
+            Ok(Next::Slice) => {}
+            // Behind a divergence nothing is proved, so nothing is found.
+            Ok(Next::End) | Err(_) => return Ok(last),
+        }
+    }
+}
+
+enum Found {
+    Nothing,
+    /// At this offset in the segment.
+    At(u64),
+    Cancelled,
+}
+
+enum Next {
+    Hit(u64),
+    /// Nothing found so far, go on.
+    Slice,
+    End,
+}
+
+/// Runs `engine` to the next position in `from..=to` whose instruction is one of the stops. It returns after some
+/// `slice` instructions at the latest.
+fn next_hit<J: Journal>(
+    engine: &mut Engine<J>,
+    program: &Program,
+    stops: &mut Stops<'_>,
+    from: u64,
+    to: u64,
+    slice: u64,
+) -> Result<Next, Divergence> {
+    let pause = engine.executed.saturating_add(slice);
+    while engine.executed < pause {
+        if engine.executed > to {
+            return Ok(Next::End);
+        }
+        let Some(run) = engine.next_run()? else { return Ok(Next::End) };
+        let start = engine.executed;
+        let position_of = |index: &u32| start + u64::from(index - run.index);
+        let inside =
+            stops.of(program, run.id).iter().filter(|index| (run.index..run.started).contains(index));
+        if let Some(offset) = inside.map(position_of).find(|offset| *offset >= from) {
+            if offset > to {
+                return Ok(Next::End);
+            }
+            // Past it, so that the next call does not find it again.
+            engine.run_to(offset + 1)?;
+            return Ok(Next::Hit(offset));
+        }
+        engine.run_to(start + u64::from(run.started - run.index))?;
+    }
+    Ok(Next::Slice)
+}
+
+impl Replay for Recording {
+    fn description(&self) -> &MachineDescription {
+        &self.description
+    }
+
+    fn position(&self) -> Position {
+        Position(self.position)
+    }
+
+    fn end(&self) -> Position {
+        Position(self.program.trace().instructions())
+    }
+
+    fn seek(&mut self, to: Position) -> Result<(), ReplayError> {
+        if to > self.end() {
+            return Err(ReplayError::OutOfRange { position: to, end: self.end() });
+        }
+        self.position = to.0;
+        Ok(())
+    }
+
+    fn registers(&mut self) -> Result<Vec<Option<u32>>, ReplayError> {
+        let count = self.description.registers.len();
+        if !self.show()? {
+            return Ok(vec![None; count]);
+        }
+        let engine = self.window.engine();
+        let unproven = engine.unproven;
+        let registers = engine.registers().into_iter().enumerate();
+        Ok(registers.map(|(number, value)| (unproven >> number & 1 == 0).then_some(value)).collect())
+    }
+
+    fn read_memory(&mut self, address: u32, into: &mut [Option<u8>]) -> Result<(), ReplayError> {
+        into.fill(None);
+        if !self.show()? {
+            return Ok(());
+        }
+        let mut done = 0;
+        while done < into.len() {
+            let here = address.wrapping_add(done as u32);
+            let offset = here as usize % PAGE_BYTES;
+            let length = (PAGE_BYTES - offset).min(into.len() - done);
+            let Some(part) = into.get_mut(done..done + length) else { break };
+            if let Some(page) = self.target(here).and_then(Target::physical_page) {
+                self.read_physical(page, offset, part);
+            }
+            if part.contains(&None) {
+                self.read_code(here, part);
+            }
+            done += length;
+        }
+        Ok(())
+    }
+
+    fn run_forward(
+        &mut self,
+        stop: &StopAt,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Stop, ReplayError> {
+        let end = self.end().0;
+        let limit = stop.position.map_or(end, |position| position.0.min(end));
+        let mut stops = Stops::new(&stop.addresses);
+        let segments = self.program.trace().segments().len();
+        let mut number =
+            self.program.trace().segments().partition_point(|segment| segment.end() <= self.position);
+        while !stop.addresses.is_empty() && number < segments {
+            let Some(entry) = self.program.trace().segments().get(number).copied() else { break };
+            if entry.first > limit {
+                break;
+            }
+            if cancelled() {
+                return Ok(Stop::Cancelled);
+            }
+            if self.may_contain(number, &mut stops) {
+                // The first instruction of a segment counts unless this view stands on it; offsets start below it then.
+                let to = limit.saturating_sub(entry.first);
+                let found = self.first_hit(number, entry.first, to, &mut stops, cancelled)?;
+                match found {
+                    Found::At(offset) => {
+                        self.position = entry.first + offset;
+                        return Ok(Stop::Address);
+                    }
+                    Found::Cancelled => return Ok(Stop::Cancelled),
+                    Found::Nothing => {}
+                }
+            }
+            number += 1;
+        }
+        if let Some(position) =
+            stop.position.filter(|position| position.0 > self.position && position.0 <= end)
+        {
+            self.position = position.0;
+            return Ok(Stop::Position);
+        }
+        self.position = end;
+        Ok(Stop::End)
+    }
+
+    fn run_backward(
+        &mut self,
+        stop: &StopAt,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Stop, ReplayError> {
+        let limit = stop.position.map_or(0, |position| position.0);
+        let mut stops = Stops::new(&stop.addresses);
+        let mut number =
+            self.program.trace().segments().partition_point(|segment| segment.first < self.position);
+        while let Some(before) = number.checked_sub(1).filter(|_| !stop.addresses.is_empty()) {
+            number = before;
+            let Some(entry) = self.program.trace().segments().get(number).copied() else { break };
+            if entry.end() < limit {
+                break;
+            }
+            if cancelled() {
+                return Ok(Stop::Cancelled);
+            }
+            if !self.may_contain(number, &mut stops) {
+                continue;
+            }
+            let to = (self.position - entry.first).min(entry.instructions).saturating_sub(1);
+            match self.last_hit(number, to, &mut stops, cancelled)? {
+                Found::At(offset) if entry.first + offset >= limit => {
+                    self.position = entry.first + offset;
+                    return Ok(Stop::Address);
+                }
+                Found::Cancelled => return Ok(Stop::Cancelled),
+                Found::At(_) | Found::Nothing => {}
+            }
+        }
+        if let Some(position) = stop.position.filter(|position| position.0 < self.position) {
+            self.position = position.0;
+            return Ok(Stop::Position);
+        }
+        self.position = 0;
+        Ok(Stop::Start)
+    }
+
+    fn summary(&self) -> String {
+        let trace = self.program.trace();
+        let header = trace.header();
+        let mut text = format!(
+            "{} instructions in {} segments, {} bytes\n",
+            trace.instructions(),
+            trace.segments().len(),
+            trace.bytes()
+        );
+        if !header.qemu_version.is_empty() {
+            text += &format!("recorded with {}\n", header.qemu_version);
+        }
+        if !header.command_line.is_empty() {
+            text += &format!("command line: {}\n", header.command_line.join(" "));
+        }
+        match trace.totals() {
+            Some(totals) => text += &format!("closed properly ({})\n", totals.reason),
+            None => text += "not closed properly: what came after the last whole segment is missing\n",
+        }
+        for fault in trace.faults() {
+            text += &format!("{fault}\n");
+        }
+        if self.program.image().is_none() {
+            text += "the initial memory was not captured: memory is known from its first access on\n";
+        }
+        text
+    }
+}

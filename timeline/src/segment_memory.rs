@@ -1,0 +1,349 @@
+//! Memory as a replay of one segment sees it: the mirror image of the encoder's prediction.
+
+use std::sync::Arc;
+
+use ktrace_format::digest::Digest;
+use ktrace_format::segment::cursor::{Cursor, OpaqueAccess};
+use ktrace_format::segment::{SegmentError, Streams, surprise};
+use ktrace_format::shadow::{Behaviour, Mapping, PAGE_BYTES, Shadow, known_bits, within_line};
+use ktrace_machine::bus::{AccessSize, Bus, Halt};
+
+use crate::journal::{Journal, Undo};
+
+/// Pages that a replay keeps from one segment to the next: 64 MiB.
+const PAGE_LIMIT: usize = 12_000;
+
+/// A memory access, for those who watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Virtual address.
+    pub address: u32,
+    /// Size in bytes.
+    pub bytes: u8,
+    /// A store.
+    pub store: bool,
+    /// Value, zero-extended.
+    pub value: u64,
+    /// Physical address, if the page is memory.
+    pub physical: Option<u64>,
+    /// Number of the device's name, and the physical address there.
+    pub device: Option<(u32, u64)>,
+}
+
+/// See the [module](self).
+pub struct SegmentMemory<J> {
+    /// What the segment has seen.
+    pub shadow: Shadow,
+    pub(crate) streams: Arc<Streams>,
+    pub(crate) cursor: Cursor,
+    pub(crate) digest: Digest,
+    pub(crate) journal: J,
+    /// Accesses made so far.
+    pub(crate) accesses: u64,
+    /// The access at which something special happens: the smaller of the two below.
+    special: u64,
+    pub(crate) next_surprise: u64,
+    pub(crate) surprise_kind: u64,
+    /// The access that is not made any more: the instruction faulted there.
+    pub(crate) limit: u64,
+    /// What is wrong with the streams, once something is.
+    pub(crate) error: Option<SegmentError>,
+    /// Accesses, kept if somebody asked with `set_log`.
+    log: Option<Vec<Access>>,
+    last_device: Option<(u32, u64)>,
+}
+
+impl<J: Journal> SegmentMemory<J> {
+    pub(crate) fn new() -> Self {
+        SegmentMemory {
+            shadow: Shadow::new(PAGE_LIMIT),
+            streams: Arc::default(),
+            cursor: Cursor::default(),
+            digest: Digest::default(),
+            journal: J::default(),
+            accesses: 0,
+            special: u64::MAX,
+            next_surprise: u64::MAX,
+            surprise_kind: 0,
+            limit: u64::MAX,
+            error: None,
+            log: None,
+            last_device: None,
+        }
+    }
+
+    pub(crate) fn begin(&mut self, streams: Arc<Streams>) -> Result<(), SegmentError> {
+        self.shadow.begin_segment();
+        self.streams = streams;
+        self.cursor = Cursor::default();
+        self.digest = Digest::default();
+        self.journal = J::default();
+        self.accesses = 0;
+        self.limit = u64::MAX;
+        self.error = None;
+        self.next_surprise = 0;
+        self.advance_surprise()
+    }
+
+    pub(crate) fn set_limit(&mut self, limit: u64) {
+        self.limit = limit;
+        self.update_special();
+    }
+
+    /// Keeps a log of accesses from now on, or no longer; returns the one so far.
+    pub(crate) fn set_log(&mut self, log: Option<Vec<Access>>) -> Option<Vec<Access>> {
+        let old = std::mem::replace(&mut self.log, log);
+        self.update_special();
+        old
+    }
+
+    /// After the cursor and counters were put back.
+    pub(crate) fn resume(&mut self) {
+        self.update_special();
+        self.error = None;
+    }
+
+    fn update_special(&mut self) {
+        // With a log every access takes the slow way, which writes it.
+        self.special = if self.log.is_some() { 0 } else { self.next_surprise.min(self.limit) };
+    }
+
+    fn advance_surprise(&mut self) -> Result<(), SegmentError> {
+        match self.cursor.next_surprise(&self.streams)? {
+            Some((gap, kind)) => {
+                self.next_surprise = self.next_surprise.saturating_add(gap);
+                self.surprise_kind = kind;
+            }
+            None => self.next_surprise = u64::MAX,
+        }
+        self.update_special();
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn fail(&mut self, error: SegmentError) -> Halt {
+        self.error.get_or_insert(error);
+        Halt
+    }
+
+    fn set_mapping(&mut self, address: u32) -> Result<Mapping, SegmentError> {
+        let target = self.cursor.target(&self.streams)?;
+        let old = self.shadow.raw_mapping(address);
+        self.journal.note(|| Undo::Mapping { address, mapping: old });
+        Ok(self.shadow.map(address, target, |_| ()))
+    }
+
+    fn mapping(&mut self, address: u32) -> Result<Mapping, SegmentError> {
+        while self.next_surprise == self.accesses && self.surprise_kind == surprise::REMAP {
+            // Each page that shows something else is named; it need not be the page of this byte of the access.
+            let page = self.cursor.remapped_page(&self.streams)?;
+            self.set_mapping(page << 12)?;
+            self.advance_surprise()?;
+        }
+        match self.shadow.mapping(address) {
+            Some(mapping) => Ok(mapping),
+            None => self.set_mapping(address),
+        }
+    }
+
+    fn mappings(&mut self, address: u32, bytes: usize) -> Result<[Mapping; 2], SegmentError> {
+        let first = self.mapping(address)?;
+        Ok([first, self.mapping(address.wrapping_add(bytes as u32 - 1))?])
+    }
+
+    fn set_byte(&mut self, mapping: Mapping, offset: usize, byte: u8) {
+        let key = self.shadow.page_key(mapping);
+        let page = self.shadow.page_at_mut(key);
+        let (line, bit) = (offset / 64, 1 << (offset % 64));
+        let (value, known) = (u64::from(page.data[offset]), page.known[line]);
+        self.journal.note(|| Undo::Bytes { page: key, offset: offset as u16, bytes: 1, value, known });
+        page.known[line] |= bit;
+        page.data[offset] = byte;
+    }
+
+    fn note_access(&mut self, address: u32, bytes: usize, store: bool, value: u64) {
+        if self.log.is_some() {
+            let mapping =
+                self.shadow.mapping(address).filter(|mapping| mapping.behaviour != Behaviour::Device);
+            let page = mapping.map(|mapping| self.shadow.page(mapping).number);
+            let physical = page.map(|page| page << 12 | u64::from(address & 0xfff));
+            let device = self.last_device;
+            if let Some(log) = &mut self.log {
+                log.push(Access { address, bytes: bytes as u8, store, value, physical, device });
+            }
+        }
+        self.last_device = None;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn load_slowly(&mut self, address: u32, bytes: usize) -> Result<u64, Halt> {
+        if self.accesses >= self.limit {
+            return Err(Halt);
+        }
+        self.try_load(address, bytes).map_err(|error| self.fail(error))
+    }
+
+    fn try_load(&mut self, address: u32, bytes: usize) -> Result<u64, SegmentError> {
+        let mappings = self.mappings(address, bytes)?;
+        let value = if mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device) {
+            let device = self.cursor.device(&self.streams)?;
+            self.last_device = Some((device.name, device.physical));
+            self.cursor.value(&self.streams, bytes)?
+        } else {
+            let (mut known, mut shown) = (true, [0; 8]);
+            for (at, byte) in shown.iter_mut().take(bytes).enumerate() {
+                let here = address.wrapping_add(at as u32);
+                let page = self.shadow.page(mappings[usize::from(here >> 12 != address >> 12)]);
+                let offset = here as usize % PAGE_BYTES;
+                known &= page.known[offset / 64] >> (offset % 64) & 1 != 0;
+                *byte = page.data[offset];
+            }
+            let surprised = self.next_surprise == self.accesses;
+            if surprised {
+                self.advance_surprise()?;
+            }
+            if known && !surprised {
+                u64::from_le_bytes(shown)
+            } else {
+                let value = self.cursor.value(&self.streams, bytes)?;
+                for (at, byte) in value.to_le_bytes().into_iter().take(bytes).enumerate() {
+                    let here = address.wrapping_add(at as u32);
+                    let mapping = mappings[usize::from(here >> 12 != address >> 12)];
+                    self.set_byte(mapping, here as usize % PAGE_BYTES, byte);
+                }
+                value
+            }
+        };
+        self.digest.access(address, bytes as u8, false, value);
+        self.note_access(address, bytes, false, value);
+        self.accesses += 1;
+        Ok(value)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn store_slowly(&mut self, address: u32, bytes: usize, value: u64) -> Result<(), Halt> {
+        if self.accesses >= self.limit {
+            return Err(Halt);
+        }
+        self.try_store(address, bytes, value).map_err(|error| self.fail(error))
+    }
+
+    fn try_store(&mut self, address: u32, bytes: usize, value: u64) -> Result<(), SegmentError> {
+        self.write(address, &value.to_le_bytes()[..bytes])?;
+        self.digest.access(address, bytes as u8, true, value);
+        self.note_access(address, bytes, true, value);
+        self.accesses += 1;
+        Ok(())
+    }
+
+    fn write(&mut self, address: u32, bytes: &[u8]) -> Result<(), SegmentError> {
+        let mappings = self.mappings(address, bytes.len())?;
+        if mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device) {
+            let device = self.cursor.device(&self.streams)?;
+            self.last_device = Some((device.name, device.physical));
+        }
+        for (at, byte) in bytes.iter().enumerate() {
+            let here = address.wrapping_add(at as u32);
+            let mapping = mappings[usize::from(here >> 12 != address >> 12)];
+            if mapping.behaviour == Behaviour::Ram {
+                self.set_byte(mapping, here as usize % PAGE_BYTES, *byte);
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the accesses of the opaque instruction under way.
+    pub(crate) fn opaque_accesses(&mut self) -> Result<(), SegmentError> {
+        for _ in 0..self.cursor.opaque_count(&self.streams)? {
+            let access = self.cursor.opaque_access(&self.streams)?;
+            self.opaque_access(&access)?;
+        }
+        Ok(())
+    }
+
+    fn opaque_access(&mut self, access: &OpaqueAccess) -> Result<(), SegmentError> {
+        let OpaqueAccess { address, bytes, store, value: [low, high], .. } = *access;
+        let memory = access.memory_bytes();
+        if store {
+            self.write(address, &memory[..bytes])?;
+        } else {
+            let mappings = self.mappings(address, bytes)?;
+            if mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device) {
+                let device = self.cursor.device(&self.streams)?;
+                self.last_device = Some((device.name, device.physical));
+            }
+            for (at, byte) in memory.into_iter().take(bytes).enumerate() {
+                let here = address.wrapping_add(at as u32);
+                let mapping = mappings[usize::from(here >> 12 != address >> 12)];
+                if mapping.behaviour != Behaviour::Device {
+                    self.set_byte(mapping, here as usize % PAGE_BYTES, byte);
+                }
+            }
+        }
+        if bytes == 16 {
+            self.digest.access(address, 8, store, low);
+            self.digest.access(address.wrapping_add(8), 8, store, high);
+        } else {
+            self.digest.access(address, bytes as u8, store, low);
+        }
+        self.note_access(address, bytes, store, low);
+        self.accesses += 1;
+        Ok(())
+    }
+}
+
+impl<J: Journal> Bus for SegmentMemory<J> {
+    #[inline]
+    fn load(&mut self, address: u32, size: AccessSize) -> Result<u64, Halt> {
+        let bytes = size as usize;
+        if self.accesses < self.special && within_line(address, bytes) {
+            if let Some(mapping) = self.shadow.mapping(address) {
+                if mapping.behaviour != Behaviour::Device {
+                    let page = self.shadow.page(mapping);
+                    let offset = address as usize % PAGE_BYTES;
+                    let bits = known_bits(offset, bytes);
+                    if page.known[offset / 64] & bits == bits {
+                        let value = page.value(offset, bytes);
+                        self.digest.access(address, bytes as u8, false, value);
+                        self.accesses += 1;
+                        return Ok(value);
+                    }
+                }
+            }
+        }
+        self.load_slowly(address, bytes)
+    }
+
+    #[inline]
+    fn store(&mut self, address: u32, size: AccessSize, value: u64) -> Result<(), Halt> {
+        let bytes = size as usize;
+        // Bits above the size mean nothing, but must not reach the digest.
+        let value = value & ktrace_format::shadow::mask_of_bytes(bytes);
+        if self.accesses < self.special && within_line(address, bytes) {
+            if let Some(mapping) = self.shadow.mapping(address) {
+                if mapping.behaviour == Behaviour::Ram {
+                    let key = self.shadow.page_key(mapping);
+                    let page = self.shadow.page_at_mut(key);
+                    let offset = address as usize % PAGE_BYTES;
+                    let line = offset / 64;
+                    self.journal.note(|| Undo::Bytes {
+                        page: key,
+                        offset: offset as u16,
+                        bytes: bytes as u8,
+                        value: page.value(offset, bytes),
+                        known: page.known[line],
+                    });
+                    page.known[line] |= known_bits(offset, bytes);
+                    page.set_value(offset, bytes, value);
+                    self.digest.access(address, bytes as u8, true, value);
+                    self.accesses += 1;
+                    return Ok(());
+                }
+            }
+        }
+        self.store_slowly(address, bytes, value)
+    }
+}

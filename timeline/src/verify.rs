@@ -1,0 +1,143 @@
+//! Executes a whole trace again and says which instructions are proved.
+//!
+//! An instruction is proved if it was executed again and the digest after it equals the recorded one. A segment is
+//! fully proved if, besides, the registers at its end are those of the next segment's keyframe.
+
+use std::sync::Arc;
+
+use ktrace_format::TraceError;
+use ktrace_format::reader::SegmentEntry;
+use ktrace_format::segment::FLAG_OPEN_END;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::engine::Engine;
+use crate::journal::NoJournal;
+use crate::program::Program;
+
+/// A stretch of positions that is not proved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unproved {
+    /// The first position that is not proved.
+    pub from: u64,
+    /// The position after the last one.
+    pub to: u64,
+    /// Why.
+    pub reason: String,
+}
+
+/// The outcome.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Instructions in the trace.
+    pub instructions: u64,
+    /// Those that are proved.
+    pub proved: u64,
+    /// The others.
+    pub divergences: Vec<Unproved>,
+}
+
+impl Report {
+    /// Every instruction is proved, and there is at least one.
+    pub fn is_complete(&self) -> bool {
+        self.divergences.is_empty() && self.proved == self.instructions && self.instructions > 0
+    }
+}
+
+/// Verifies one segment.
+fn segment(
+    engine: &mut Engine<NoJournal>,
+    entry: &SegmentEntry,
+    next: Option<&SegmentEntry>,
+) -> Result<(), Unproved> {
+    let program = Arc::clone(engine.program());
+    let unproved = |from: u64, reason: String| Unproved { from, to: entry.end(), reason };
+    let damaged = |error: TraceError| unproved(entry.first, error.to_string());
+    let (head, streams) = program.trace().read_segment(entry).map_err(damaged)?;
+    if (head.first, head.instructions) != (entry.first, entry.instructions) {
+        return Err(unproved(
+            entry.first,
+            "the segment's head contradicts the table at the trace's end".into(),
+        ));
+    }
+    let mut executed = engine.begin(head, Arc::new(streams));
+    if executed.is_ok() {
+        executed = engine.run_to(entry.instructions);
+    }
+    executed.map_err(|divergence| unproved(entry.first + engine.checked, divergence.to_string()))?;
+    if let Some(next) = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0) {
+        let head = program.trace().read_head(next).map_err(damaged)?;
+        if head.registers != engine.registers() {
+            let differing = head.registers.iter().zip(engine.registers()).enumerate();
+            let differing = differing.filter(|(_, (keyframe, model))| **keyframe != *model);
+            let names: Vec<_> = differing
+                .map(|(number, (keyframe, model))| {
+                    format!("register {number} is {keyframe:#010x}, the model has {model:#010x}")
+                })
+                .collect();
+            return Err(unproved(entry.first, format!("at the next keyframe {}", names.join(", "))));
+        }
+    }
+    Ok(())
+}
+
+/// Verifies everything on rayon's current thread pool. `progress` is told instructions as segments are done;
+/// once `cancelled` is true no further segment is begun and what remains counts as not proved.
+pub fn verify(
+    program: &Arc<Program>,
+    progress: &(dyn Fn(u64) + Sync),
+    cancelled: &(dyn Fn() -> bool + Sync),
+) -> Report {
+    let segments = program.trace().segments();
+    let outcomes: Vec<Result<(), Unproved>> = segments
+        .par_iter()
+        .enumerate()
+        .map_init(
+            || Engine::<NoJournal>::new(Arc::clone(program)),
+            |engine, (number, entry)| {
+                if cancelled() {
+                    return Err(Unproved {
+                        from: entry.first,
+                        to: entry.end(),
+                        reason: "not verified: interrupted".into(),
+                    });
+                }
+                let outcome = segment(engine, entry, segments.get(number + 1));
+                progress(entry.instructions);
+                outcome
+            },
+        )
+        .collect();
+    let mut report = Report { instructions: program.trace().instructions(), ..Report::default() };
+    let mut position = 0;
+    for (entry, outcome) in segments.iter().zip(outcomes) {
+        if entry.first > position {
+            let reason = "the trace has no segment for these positions: it is damaged or lost".to_owned();
+            report.divergences.push(Unproved { from: position, to: entry.first, reason });
+        }
+        position = entry.end();
+        match outcome {
+            Ok(()) => report.proved += entry.instructions,
+            Err(unproved) => {
+                report.proved += unproved.from - entry.first;
+                report.divergences.push(unproved);
+            }
+        }
+    }
+    report.divergences = merged(report.divergences);
+    report
+}
+
+/// Neighbours with the same reason become one.
+fn merged(divergences: Vec<Unproved>) -> Vec<Unproved> {
+    let mut merged: Vec<Unproved> = Vec::new();
+    for divergence in divergences {
+        match merged.last_mut() {
+            Some(last) if last.to == divergence.from && last.reason == divergence.reason => {
+                last.to = divergence.to
+            }
+            _ => merged.push(divergence),
+        }
+    }
+    merged
+}

@@ -1,0 +1,158 @@
+//! Translation blocks as the recorder sees them.
+//!
+//! QEMU's generated code holds pointers to them for as long as QEMU lives, so they are never freed; equal blocks
+//! (same address, mode and code) share one, however often QEMU translates them.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use ktrace_machine::arm::Flow;
+use ktrace_machine::arm::Mode;
+use ktrace_machine::arm::block::{Block as Decoded, DecodeError};
+use ktrace_machine::arm::instruction::Opaque;
+
+/// No instruction is at an odd address: what never is the next block's.
+const NOWHERE: u32 = 1;
+
+/// An opaque instruction of a block.
+#[derive(Debug)]
+pub struct OpaqueSite {
+    /// Which instruction of the block.
+    pub index: u16,
+    /// What it may do.
+    pub opaque: Opaque,
+    /// It is the only instruction of its block. QEMU runs an instruction in a block of its own after a device access
+    /// in the middle of another; then it really is that block's last one that started.
+    pub alone: bool,
+}
+
+/// One block. Leaked, see the [module](self).
+#[derive(Debug)]
+pub struct Block {
+    /// Counts blocks in the order in which they were first translated.
+    pub serial: u32,
+    /// Virtual address of the first instruction.
+    pub address: u32,
+    /// How many instructions it has.
+    pub instructions: u32,
+    /// Where the next block is if nothing special happens; `NOWHERE` if that takes a closer look.
+    pub next: u32,
+    /// The other place where the next block may be, or the same.
+    pub or_next: u32,
+    /// The model's view.
+    pub decoded: Decoded,
+    /// The code.
+    pub code: Box<[u8]>,
+    /// Its opaque instructions, in rising order.
+    pub opaque: Box<[OpaqueSite]>,
+}
+
+impl Block {
+    fn new(serial: u32, address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
+        let decoded = Decoded::decode(address, mode, code)?;
+        let instructions = decoded.len();
+        let behind = decoded.address_of(instructions);
+        let opaque: Box<[OpaqueSite]> = decoded
+            .opaque_indices()
+            .iter()
+            .filter_map(|&index| {
+                let opaque = *decoded.opaque(usize::from(index))?;
+                Some(OpaqueSite { index, opaque, alone: instructions == 1 })
+            })
+            .collect();
+        // An opaque last instruction has results to read, which also takes a closer look.
+        let ends_opaque = opaque.last().is_some_and(|site| usize::from(site.index) + 1 == instructions);
+        let (next, or_next) = match decoded.flow() {
+            _ if ends_opaque => (NOWHERE, NOWHERE),
+            Flow::Sequential => (behind, behind),
+            Flow::Branch { target, conditional: true } => (target, behind),
+            Flow::Branch { target, conditional: false } => (target, target),
+            _ => (NOWHERE, NOWHERE),
+        };
+        Ok(Block {
+            serial,
+            address,
+            instructions: instructions as u32,
+            next,
+            or_next,
+            decoded,
+            code: code.into(),
+            opaque,
+        })
+    }
+
+    /// What is before the first block: nothing is expected after it.
+    pub fn none() -> &'static Block {
+        // A single NOP; its serial number is never sent.
+        const NOP: [u8; 4] = [0x00, 0xf0, 0x20, 0xe3];
+        match Block::new(u32::MAX, 0, Mode::from_cpsr(0), &NOP) {
+            Ok(block) => Box::leak(Box::new(Block { next: NOWHERE, or_next: NOWHERE, ..block })),
+            Err(error) => unreachable!("a NOP decodes: {error}"),
+        }
+    }
+
+    /// The opaque instruction at an index.
+    pub fn opaque_at(&self, index: u32) -> Option<&OpaqueSite> {
+        let at = self.opaque.binary_search_by_key(&index, |site| u32::from(site.index)).ok()?;
+        self.opaque.get(at)
+    }
+}
+
+/// All blocks, as the encoder's thread looks them up.
+pub type Shared = Arc<Mutex<Vec<&'static Block>>>;
+
+/// Finds blocks by their contents, on the vCPU's side.
+pub struct Registry {
+    known: HashMap<(u32, u16, Box<[u8]>), &'static Block>,
+    shared: Shared,
+}
+
+impl Registry {
+    /// No blocks.
+    pub fn new(shared: Shared) -> Self {
+        Registry { known: HashMap::new(), shared }
+    }
+
+    /// The block with this code at this address.
+    pub fn block(&mut self, address: u32, mode: Mode, code: &[u8]) -> Result<&'static Block, DecodeError> {
+        let key = (address, mode.bits(), Box::from(code));
+        if let Some(block) = self.known.get(&key) {
+            return Ok(block);
+        }
+        let mut shared = match self.shared.lock() {
+            Ok(shared) => shared,
+            // The encoder's thread panicked while it looked a block up, which changes nothing in the list.
+            Err(poisoned) => poisoned.into_inner(),
+        };
+        let block: &'static Block =
+            Box::leak(Box::new(Block::new(shared.len() as u32, address, mode, code)?));
+        shared.push(block);
+        self.known.insert(key, block);
+        Ok(block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(words: &[u32]) -> Block {
+        let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        Block::new(0, 0x8000, Mode::from_cpsr(0x1d3), &code).unwrap()
+    }
+
+    #[test]
+    fn the_next_address_is_known_for_plain_code_and_constant_branches() {
+        assert_eq!((block(&[0xe1a0_0001]).next, block(&[0xe1a0_0001]).or_next), (0x8004, 0x8004));
+        let branch = block(&[0xe1a0_0001, 0x1aff_fffd]); // bne 0x8000
+        assert_eq!((branch.next, branch.or_next), (0x8000, 0x8008));
+    }
+
+    #[test]
+    fn indirect_branches_and_opaque_ends_take_a_closer_look() {
+        for word in [0xe12f_ff1e, 0xe8bd_8000, 0xee01_0f10] {
+            assert_eq!(block(&[word]).next, NOWHERE, "{word:08x}"); // bx lr, pop {pc}, mcr
+        }
+        assert_eq!(block(&[0xee01_0f10, 0xe1a0_0001]).next, 0x8008);
+    }
+}

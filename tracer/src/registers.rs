@@ -1,0 +1,113 @@
+//! Reads the guest's registers through QEMU's plugin interface.
+
+use std::ffi::CStr;
+
+use qemu_plugin_sys::{
+    GByteArray, qemu_plugin_get_registers, qemu_plugin_read_register, qemu_plugin_reg_descriptor,
+    qemu_plugin_register,
+};
+
+use crate::event::REGISTERS;
+
+unsafe extern "C" {
+    // GLib, which every QEMU has loaded.
+    fn g_byte_array_new() -> *mut GByteArray;
+    fn g_byte_array_set_size(array: *mut GByteArray, length: u32) -> *mut GByteArray;
+    fn g_array_free(array: *mut qemu_plugin_sys::GArray, free_segment: i32) -> *mut std::ffi::c_char;
+}
+
+const NAMES: [&str; REGISTERS] = [
+    "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "sp", "lr", "pc", "cpsr",
+];
+
+/// The number of CPSR in a keyframe.
+pub const CPSR: usize = 16;
+
+/// The registers are not what an ARM processor of A or R profile has.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "this QEMU's processor has no register '{0}': ktracer records 32-bit ARM of A and R profile (not M profile)"
+)]
+pub struct MissingRegister(&'static str);
+
+/// Handles of the registers.
+pub struct Registers {
+    handles: [*mut qemu_plugin_register; REGISTERS],
+    /// VBAR, where exceptions go, if QEMU lists it.
+    vector_base: Option<*mut qemu_plugin_register>,
+    buffer: *mut GByteArray,
+}
+
+impl Registers {
+    /// Finds the registers. To be called on the vCPU's thread while it initializes.
+    pub fn find() -> Result<Registers, MissingRegister> {
+        let mut found = [None; REGISTERS];
+        let mut vector_base = None;
+        // SAFETY: QEMU calls the plugin on a vCPU's thread, as this function asks; the array is a fresh one of
+        // `qemu_plugin_reg_descriptor`, which belongs to the caller. The strings it points to live as long as QEMU.
+        unsafe {
+            let array = qemu_plugin_get_registers();
+            if !array.is_null() && !(*array).data.is_null() {
+                let first = (*array).data.cast::<qemu_plugin_reg_descriptor>();
+                for descriptor in std::slice::from_raw_parts(first, (*array).len as usize) {
+                    let Ok(name) = CStr::from_ptr(descriptor.name).to_str() else { continue };
+                    if let Some(number) = NAMES.iter().position(|known| *known == name) {
+                        found[number].get_or_insert(descriptor.handle);
+                    } else if name == "VBAR" {
+                        vector_base.get_or_insert(descriptor.handle);
+                    }
+                }
+            }
+            if !array.is_null() {
+                g_array_free(array, 1);
+            }
+        }
+        let mut handles = [std::ptr::null_mut(); REGISTERS];
+        for ((handle, found), name) in handles.iter_mut().zip(found).zip(NAMES) {
+            *handle = found.ok_or(MissingRegister(name))?;
+        }
+        // SAFETY: GLib is loaded; the array is kept for ever.
+        let buffer = unsafe { g_byte_array_new() };
+        Ok(Registers { handles, vector_base, buffer })
+    }
+
+    fn read_handle(&self, handle: *mut qemu_plugin_register) -> Option<u32> {
+        // SAFETY: the handle is one of QEMU's, this is the vCPU's thread in a callback that was registered to read
+        // registers, and the buffer is ours alone. QEMU appends the value, least significant byte first.
+        let bytes = unsafe {
+            g_byte_array_set_size(self.buffer, 0);
+            if qemu_plugin_read_register(handle, self.buffer) < 4 {
+                return None;
+            }
+            (*self.buffer).data.cast::<[u8; 4]>().read_unaligned()
+        };
+        Some(u32::from_le_bytes(bytes))
+    }
+
+    /// One register of a keyframe, by number; `None` if QEMU does not give it. To be called in a callback that may
+    /// read registers.
+    pub fn read(&self, number: usize) -> Option<u32> {
+        self.handles.get(number).and_then(|&handle| self.read_handle(handle))
+    }
+
+    /// A keyframe.
+    pub fn read_all(&self) -> Option<[u32; REGISTERS]> {
+        let mut values = [0; REGISTERS];
+        for (value, &handle) in values.iter_mut().zip(&self.handles) {
+            *value = self.read_handle(handle)?;
+        }
+        Some(values)
+    }
+
+    /// Whether `address` is one of the eight vectors of an exception table.
+    pub fn is_vector(&self, address: u32) -> bool {
+        let base = address & !0x1f;
+        address & 3 == 0
+            && (base == 0
+                || base == 0xffff_0000
+                || self
+                    .vector_base
+                    .and_then(|handle| self.read_handle(handle))
+                    .is_some_and(|vbar| vbar & !0x1f == base))
+    }
+}

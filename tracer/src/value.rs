@@ -1,0 +1,50 @@
+//! Turns what QEMU tells of an access into a value and flags.
+
+use ktrace_format::segment::access;
+use qemu_plugin_sys::{
+    qemu_plugin_mem_get_value, qemu_plugin_mem_is_big_endian, qemu_plugin_mem_value_type,
+    qemu_plugin_meminfo_t,
+};
+
+/// The logarithm of an access's size and its value, of which bits above the size mean nothing (8 bytes at most).
+///
+/// # Safety
+/// `info` is what a memory callback was given, which is still running.
+#[inline]
+pub unsafe fn small_value(info: qemu_plugin_meminfo_t) -> Option<(u32, u64)> {
+    // SAFETY: as the caller promises. The union is at least eight bytes of which QEMU wrote as many as the type says;
+    // reading the others is reading bytes of a structure that QEMU returned, whatever they are.
+    unsafe {
+        let value = qemu_plugin_mem_get_value(info);
+        let shift = value.type_ as u32;
+        (shift <= 3).then(|| (shift, value.data.u64_))
+    }
+}
+
+/// The flags (as in an opaque access of a trace) and the value of up to 16 bytes.
+///
+/// # Safety
+/// As for [`small_value`].
+pub unsafe fn any_value(info: qemu_plugin_meminfo_t, store: bool) -> (u8, [u64; 2]) {
+    // SAFETY: as the caller promises; the field of the union is the one that the type names.
+    unsafe {
+        let value = qemu_plugin_mem_get_value(info);
+        let mut flags = value.type_ as u8 & access::SIZE;
+        if store {
+            flags |= access::STORE;
+        }
+        if qemu_plugin_mem_is_big_endian(info) {
+            flags |= access::BIG_ENDIAN;
+        }
+        let value = match value.type_ {
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U8 => [u64::from(value.data.u8_), 0],
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U16 => [u64::from(value.data.u16_), 0],
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U32 => [u64::from(value.data.u32_), 0],
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U64 => [value.data.u64_, 0],
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U128 => {
+                [value.data.u128_.low, value.data.u128_.high]
+            }
+        };
+        (flags, value)
+    }
+}

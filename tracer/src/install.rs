@@ -206,7 +206,7 @@ unsafe extern "C" fn vcpu_init(_: qemu_plugin_id_t, index: c_uint) {
                     *message = Some(error.to_string());
                 }
                 let mut ring = ring;
-                ring.push([crate::event::Tag::End.word() | crate::event::EndReason::Error as u64]);
+                ring.push_one(crate::event::Tag::End.word() | crate::event::EndReason::Error as u64);
                 ring.flush();
                 return;
             }

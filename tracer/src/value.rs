@@ -6,18 +6,23 @@ use qemu_plugin_sys::{
     qemu_plugin_meminfo_t,
 };
 
-/// The logarithm of an access's size and its value, of which bits above the size mean nothing (8 bytes at most).
+/// The logarithm of an access's size and its value, zero-extended; `None` for one of 16 bytes.
 ///
 /// # Safety
 /// `info` is what a memory callback was given, which is still running.
 #[inline]
 pub unsafe fn small_value(info: qemu_plugin_meminfo_t) -> Option<(u32, u64)> {
-    // SAFETY: as the caller promises. The union is at least eight bytes of which QEMU wrote as many as the type says;
-    // reading the others is reading bytes of a structure that QEMU returned, whatever they are.
+    // SAFETY: as the caller promises; the field of the union is the one that the type names. (Reading all eight bytes
+    // at once would be simpler, but waits for QEMU's narrower store to leave the processor's store queue.)
     unsafe {
         let value = qemu_plugin_mem_get_value(info);
-        let shift = value.type_ as u32;
-        (shift <= 3).then(|| (shift, value.data.u64_))
+        match value.type_ {
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U32 => Some((2, u64::from(value.data.u32_))),
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U8 => Some((0, u64::from(value.data.u8_))),
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U16 => Some((1, u64::from(value.data.u16_))),
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U64 => Some((3, value.data.u64_)),
+            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U128 => None,
+        }
     }
 }
 

@@ -28,6 +28,9 @@ const SEGMENT_INSTRUCTIONS: u64 = 1 << 19;
 /// The instruction of an access is the last one of its block that started.
 const LAST_STARTED: u16 = ktrace_format::segment::encoder::LAST_STARTED;
 
+/// SCTLR.B: addresses of bytes and halfwords are not what the model says.
+const SCTLR_B: u64 = 1 << 7;
+
 /// The cause of a discontinuity that did not go to an exception vector.
 const CAUSE_UNKNOWN: u8 = 255;
 
@@ -160,13 +163,14 @@ impl Vcpu {
         let started = self.take_started();
         let previous = self.previous;
         let expected = started == previous.instructions
-            && (block.address == previous.next || block.address == previous.or_next);
+            && (block.address == previous.next || block.address == previous.or_next)
+            && block.it == previous.next_it;
         if !expected || self.instructions >= self.shared.segment_limit.load(Ordering::Relaxed) {
             self.enter_slowly(block, started);
             return;
         }
         self.instructions += u64::from(started);
-        self.ring.push([Tag::Block.word() | u64::from(started) << 32 | u64::from(block.serial)]);
+        self.ring.push_one(Tag::Block.word() | u64::from(started) << 32 | u64::from(block.serial));
         self.previous = block;
     }
 
@@ -214,7 +218,7 @@ impl Vcpu {
         self.skipped = skipped;
         self.mappings.may_have_changed();
         self.cut(0, &registers);
-        self.ring.push([Tag::Block.word() | u64::from(block.serial)]);
+        self.ring.push_one(Tag::Block.word() | u64::from(block.serial));
         self.previous = block;
     }
 
@@ -256,6 +260,9 @@ impl Vcpu {
                 continues = self.continues(previous, started, address)?;
             }
         }
+        let it = previous.decoded.mode_before(started as usize).it();
+        // After an opaque instruction that writes the program counter CPSR is recorded whole.
+        continues &= block.it == it || matches!(previous.decoded.flow(), Flow::Opaque);
         let mut keyframe = None;
         if continues {
             if let Some(site) = started.checked_sub(1).and_then(|last| previous.opaque_at(last)) {
@@ -288,7 +295,7 @@ impl Vcpu {
         } else {
             word |= u64::from(started) << 32;
         }
-        self.ring.push([word]);
+        self.ring.push_one(word);
         self.previous = block;
         Some(())
     }
@@ -307,7 +314,7 @@ impl Vcpu {
         for (word, register) in words.iter_mut().skip(1).zip(registers) {
             *word = u64::from(*register);
         }
-        self.ring.push(words);
+        self.ring.push(&words);
     }
 
     fn cut(&mut self, started: u32, registers: &[u32; REGISTERS]) {
@@ -323,6 +330,12 @@ impl Vcpu {
     fn mapping_may_have_changed(&mut self, index: u32) {
         self.mappings.may_have_changed();
         let translation = self.registers.translation(self.cpsr);
+        if translation.is_some_and(|[sctlr, ..]| sctlr & SCTLR_B != 0) {
+            self.fail(
+                "the guest uses the big-endian memory of ARMv5 (SCTLR.B), which is not supported".to_owned(),
+            );
+            return;
+        }
         if translation != self.translation {
             self.translation = translation;
             self.tell_translation(index);
@@ -332,8 +345,8 @@ impl Vcpu {
     fn tell_translation(&mut self, index: u32) {
         let first = |words: u64| Tag::Translation.word() | u64::from(index) << 32 | words;
         match self.translation {
-            Some([sctlr, ttbcr, ttbr0, ttbr1]) => self.ring.push([first(4), sctlr, ttbcr, ttbr0, ttbr1]),
-            None => self.ring.push([first(0)]),
+            Some([sctlr, ttbcr, ttbr0, ttbr1]) => self.ring.push(&[first(4), sctlr, ttbcr, ttbr0, ttbr1]),
+            None => self.ring.push_one(first(0)),
         }
     }
 
@@ -362,7 +375,7 @@ impl Vcpu {
             }
         }
         words[0] = Tag::Results.word() | count as u64;
-        self.ring.push_slowly(words.get(..=count)?);
+        self.ring.push(words.get(..=count)?);
         Some(())
     }
 
@@ -373,7 +386,7 @@ impl Vcpu {
         }
     }
 
-    /// A modelled instruction has made an access. Bits of `value` above its size mean nothing.
+    /// A modelled instruction has made an access; `value` is zero-extended.
     #[inline]
     pub fn access(
         &mut self,
@@ -388,7 +401,6 @@ impl Vcpu {
         {
             return;
         }
-        let value = value & u64::MAX >> (64 - 8 * bytes);
         let tag = match direction {
             Direction::Load => Tag::Load,
             Direction::Store => Tag::Store,
@@ -396,7 +408,7 @@ impl Vcpu {
         if direction == Direction::Load {
             self.last_load = value as u32;
         }
-        self.ring.push([tag.word() | u64::from(bytes) << 32 | u64::from(address), value]);
+        self.ring.push_two(tag.word() | u64::from(bytes) << 32 | u64::from(address), value);
     }
 
     /// Finds out what is behind an access and tells the encoder if that is news. False: nothing is being recorded.
@@ -411,14 +423,14 @@ impl Vcpu {
         for address in std::iter::once(address).chain(second) {
             let behind = self.mappings.look(info, address);
             if let Some(word) = self.mappings.note(address, direction, behind) {
-                self.ring.push([Tag::Map.word() | u64::from(address), word]);
+                self.ring.push_two(Tag::Map.word() | u64::from(address), word);
             }
             if let Behind::Device(name, physical) = behind {
                 device.get_or_insert((name, physical));
             }
         }
         if let Some((name, physical)) = device {
-            self.ring.push([Tag::Device.word() | u64::from(name), physical]);
+            self.ring.push_two(Tag::Device.word() | u64::from(name), physical);
         }
         true
     }
@@ -447,11 +459,11 @@ impl Vcpu {
         let first =
             Tag::OpaqueAccess.word() | u64::from(index) << 40 | u64::from(flags) << 32 | u64::from(address);
         let mask = u64::MAX >> (64 - 8 * bytes.min(8));
-        self.ring.push([first, value[0] & mask, if bytes > 8 { value[1] } else { 0 }]);
+        self.ring.push(&[first, value[0] & mask, if bytes > 8 { value[1] } else { 0 }]);
     }
 
     fn end(&mut self, reason: EndReason, started: u32, open: bool) {
-        self.ring.push([Tag::End.word() | u64::from(started) << 32 | u64::from(open) << 8 | reason as u64]);
+        self.ring.push_one(Tag::End.word() | u64::from(started) << 32 | u64::from(open) << 8 | reason as u64);
         self.ring.flush();
         self.stop();
     }

@@ -3,9 +3,9 @@
 
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
-/// Words in a chunk: 1 MiB.
-pub const CHUNK_WORDS: usize = 1 << 17;
-/// Chunks in all: the vCPU can be 31 MiB of events ahead.
+/// Words in a chunk: 256 KiB. All chunks together stay within a large cache.
+pub const CHUNK_WORDS: usize = 1 << 15;
+/// Chunks in all: the vCPU can be 8 MiB of events ahead: while the encoder compresses a segment.
 const CHUNKS: usize = 32;
 
 type Chunk = Box<[u64]>;

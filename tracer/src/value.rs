@@ -2,27 +2,28 @@
 
 use ktrace_format::segment::access;
 use qemu_plugin_sys::{
-    qemu_plugin_mem_get_value, qemu_plugin_mem_is_big_endian, qemu_plugin_mem_value_type,
-    qemu_plugin_meminfo_t,
+    qemu_plugin_mem_get_value, qemu_plugin_mem_is_big_endian, qemu_plugin_mem_size_shift,
+    qemu_plugin_mem_value_type, qemu_plugin_meminfo_t,
 };
 
 /// The logarithm of an access's size and its value, zero-extended; `None` for one of 16 bytes.
+///
+/// QEMU stores the value in four bytes and reads it back as eight, and copies the result likewise: it arrives some
+/// thirty cycles after the call. So nothing but the value itself may depend on what the call returns; the size comes
+/// from elsewhere.
 ///
 /// # Safety
 /// `info` is what a memory callback was given, which is still running.
 #[inline]
 pub unsafe fn small_value(info: qemu_plugin_meminfo_t) -> Option<(u32, u64)> {
-    // SAFETY: as the caller promises; the field of the union is the one that the type names. (Reading all eight bytes
-    // at once would be simpler, but waits for QEMU's narrower store to leave the processor's store queue.)
+    // SAFETY: as the caller promises. QEMU returned the whole union; bytes above the size mean nothing and are masked.
     unsafe {
-        let value = qemu_plugin_mem_get_value(info);
-        match value.type_ {
-            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U32 => Some((2, u64::from(value.data.u32_))),
-            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U8 => Some((0, u64::from(value.data.u8_))),
-            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U16 => Some((1, u64::from(value.data.u16_))),
-            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U64 => Some((3, value.data.u64_)),
-            qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U128 => None,
+        let shift = qemu_plugin_mem_size_shift(info);
+        if shift > 3 {
+            return None;
         }
+        let value = qemu_plugin_mem_get_value(info);
+        Some((shift, value.data.u64_ & u64::MAX >> (64 - (8 << shift))))
     }
 }
 

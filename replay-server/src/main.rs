@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use ktrace_timeline::{Recording, Replay};
 use replay_server::Server;
-use replay_server::destination::Destination;
+use ktrace_timeline::destination::Destination;
 
 const EXAMPLES: &str = "\
 In gdb, gdb-multiarch, or arm-none-eabi-gdb:

@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 
-use crate::destination::Destination;
+use ktrace_timeline::destination::Destination;
 use crate::target::Guest;
 
 const HELP: &str = "\

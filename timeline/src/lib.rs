@@ -1,5 +1,7 @@
 //! Replay of ktracer traces: seek, step, search, memory at a time.
 
+pub mod counts;
+pub mod destination;
 pub mod engine;
 mod history;
 pub mod journal;
@@ -9,6 +11,7 @@ pub mod replay;
 pub mod segment_memory;
 mod stops;
 pub mod verify;
+pub mod walk;
 mod window;
 
 pub use program::Program;

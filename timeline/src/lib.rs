@@ -8,6 +8,7 @@ pub mod journal;
 pub mod program;
 pub mod recording;
 pub mod replay;
+pub mod sample;
 pub mod segment_memory;
 mod stops;
 pub mod verify;

@@ -130,14 +130,15 @@ impl Walk {
             return Some(self.behind.take().map_or(Ok(()), Err));
         }
         let unproved = |reason: String| Unproved { from: self.position, to: entry.end(), reason };
-        let begun = program.trace().read_segment(entry).map_err(|error| unproved(error.to_string())).and_then(
-            |(head, streams)| {
-                let begun = self.engine.begin(head, Arc::new(streams));
-                begun
-                    .and_then(|()| self.engine.run_to(offset))
-                    .map_err(|divergence| unproved(divergence.to_string()))
-            },
-        );
+        let begun =
+            program.trace().read_segment(entry).map_err(|error| unproved(error.to_string())).and_then(
+                |(head, streams)| {
+                    let begun = self.engine.begin(head, Arc::new(streams));
+                    begun
+                        .and_then(|()| self.engine.run_to(offset))
+                        .map_err(|divergence| unproved(divergence.to_string()))
+                },
+            );
         if let Err(unproved) = begun {
             self.behind = None;
             return Some(Err(unproved));
@@ -188,9 +189,7 @@ impl Walk {
             starts_block: run.index == 0,
             opaque: block.opaque(index).map(|opaque| opaque.mnemonic),
             before,
-            after: std::array::from_fn(|number| {
-                (unproven >> number & 1 == 0).then_some(registers[number])
-            }),
+            after: std::array::from_fn(|number| (unproven >> number & 1 == 0).then_some(registers[number])),
             accesses,
         }));
         self.position += 1;

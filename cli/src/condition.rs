@@ -25,7 +25,8 @@ impl Condition {
         condition.faults.extend(damaged_segments(trace));
         match trace.totals() {
             None => condition.faults.push(format!(
-                "the trace was not closed: it is torn at position {}, and what the guest did after that is missing",
+                "the trace was not closed, or its end is damaged: it is torn at position {}, and what the guest did after \
+                 that is missing",
                 trace.instructions()
             )),
             Some(totals) if totals.instructions != trace.instructions() => condition.faults.push(format!(

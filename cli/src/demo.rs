@@ -84,11 +84,11 @@ fn heading(out: &mut dyn Write, text: &str) -> io::Result<()> {
 }
 
 fn next_steps(position: u64) -> String {
+    let goto = format!("monitor goto {position}");
     format!(
-        "\
-  ktreplay --demo                                    # serves this recording on port 1234
+        "  ktreplay --demo                                    # serves this recording on port 1234
   gdb-multiarch -ex 'set architecture arm' -ex 'target remote :1234'
-  (gdb) monitor goto {position}                        # where U-Boot writes its first character
+  (gdb) {goto:<36} # where U-Boot writes its first character
   (gdb) x/i $pc
   (gdb) info registers
   (gdb) reverse-stepi                                # one instruction back

@@ -11,5 +11,5 @@ pub fn directory() -> Option<PathBuf> {
     let installed =
         program.as_deref().and_then(Path::parent).map(|here| here.join("../share/ktracer").join(NAME));
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/samples").join(NAME);
-    installed.into_iter().chain([source]).find(|directory| directory.is_dir())
+    installed.into_iter().chain([source]).find_map(|directory| directory.canonicalize().ok())
 }

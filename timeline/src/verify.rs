@@ -72,8 +72,9 @@ pub(crate) fn segment(
         executed = engine.run_to(entry.instructions);
     }
     executed.map_err(|divergence| unproved(entry.first + engine.checked, divergence.to_string()))?;
-    if let Some(next) = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0) {
-        let head = program.trace().read_head(next).map_err(damaged)?;
+    let next = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0);
+    // A damaged segment costs itself only: without its keyframe this one is proved by its digests alone, as the last is.
+    if let Some(head) = next.and_then(|next| program.trace().read_head(next).ok()) {
         if head.registers != engine.registers() {
             let differing = head.registers.iter().zip(engine.registers()).enumerate();
             let differing = differing.filter(|(_, (keyframe, model))| **keyframe != *model);

@@ -44,8 +44,15 @@ impl Report {
     }
 }
 
-/// Verifies one segment.
-fn segment(
+/// Positions that no segment holds.
+pub(crate) fn missing_segment(from: u64, to: u64) -> Unproved {
+    let reason = "the trace has no segment for these positions: it is damaged or lost".to_owned();
+    Unproved { from, to, reason }
+}
+
+/// Verifies one segment; `from` of the error is the first instruction that is not proved. The engine has executed what it
+/// could.
+pub(crate) fn segment(
     engine: &mut Engine<NoJournal>,
     entry: &SegmentEntry,
     next: Option<&SegmentEntry>,
@@ -65,8 +72,9 @@ fn segment(
         executed = engine.run_to(entry.instructions);
     }
     executed.map_err(|divergence| unproved(entry.first + engine.checked, divergence.to_string()))?;
-    if let Some(next) = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0) {
-        let head = program.trace().read_head(next).map_err(damaged)?;
+    let next = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0);
+    // A damaged segment costs itself only: without its keyframe this one is proved by its digests alone, as the last is.
+    if let Some(head) = next.and_then(|next| program.trace().read_head(next).ok()) {
         if head.registers != engine.registers() {
             let differing = head.registers.iter().zip(engine.registers()).enumerate();
             let differing = differing.filter(|(_, (keyframe, model))| **keyframe != *model);
@@ -112,8 +120,7 @@ pub fn verify(
     let mut position = 0;
     for (entry, outcome) in segments.iter().zip(outcomes) {
         if entry.first > position {
-            let reason = "the trace has no segment for these positions: it is damaged or lost".to_owned();
-            report.divergences.push(Unproved { from: position, to: entry.first, reason });
+            report.divergences.push(missing_segment(position, entry.first));
         }
         position = entry.end();
         match outcome {

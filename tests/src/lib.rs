@@ -10,5 +10,6 @@ pub mod monitor;
 pub mod oracle;
 pub mod programs;
 pub mod qemu;
+pub mod sample;
 pub mod server;
 pub mod session;

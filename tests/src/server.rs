@@ -58,7 +58,8 @@ impl Server {
         for command in settings.iter().chain(commands) {
             gdb.args(["-ex", command]);
         }
-        let output = gdb.stdin(Stdio::null()).output().context("timeout is missing (Debian package coreutils)")?;
+        let output =
+            gdb.stdin(Stdio::null()).output().context("timeout is missing (Debian package coreutils)")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         match output.status.code() {
             Some(127) => bail!("gdb-multiarch is missing: install the Debian package gdb-multiarch"),

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ktrace_format::Trace;
+use tempfile::TempDir;
 
 use crate::monitor::Monitor;
 use crate::programs::program;
@@ -22,6 +23,8 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Session {
     scratch: PathBuf,
     recorder: Child,
+    /// Holds the monitor's socket, whose path must be short.
+    _socket: TempDir,
     /// The monitor of its QEMU.
     pub monitor: Monitor,
 }
@@ -44,12 +47,14 @@ impl Session {
     ) -> Result<Session> {
         qemu::arm_system()?;
         let messages = File::create(scratch.join("messages"))?;
+        let sockets = tempfile::tempdir()?;
+        let socket = sockets.path().join("monitor");
         let mut recorder = Command::new(program("ktracer")?)
             .env_remove("KTRACER_PLUGIN")
             .args(["record", "-o", "trace"])
             .args(options)
             .args(["--", "qemu-system-arm", "-serial", "file:console"])
-            .args(["-qmp", "unix:monitor,server=on,wait=off"])
+            .args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())])
             .args(arguments)
             .current_dir(scratch)
             .stdin(Stdio::null())
@@ -57,7 +62,6 @@ impl Session {
             .stderr(messages)
             .spawn()
             .context("starting ktracer")?;
-        let socket = scratch.join("monitor");
         let connected = await_some(|| match Monitor::connect(&socket) {
             Ok(monitor) => Ok(Some(monitor)),
             Err(error) => match recorder.try_wait()? {
@@ -67,7 +71,7 @@ impl Session {
         });
         let scratch = scratch.to_owned();
         match connected {
-            Ok(monitor) => Ok(Session { scratch, recorder, monitor }),
+            Ok(monitor) => Ok(Session { scratch, recorder, _socket: sockets, monitor }),
             Err(error) => {
                 // Its own messages say more.
                 let _ = recorder.kill();
@@ -107,8 +111,8 @@ impl Session {
 
     /// Waits until a log holds that many instructions or more.
     pub fn wait_for_log(&mut self, log: &Path, instructions: u64) -> Result<()> {
-        // A record has 289 bytes or, with a symbol, some more.
-        let bytes = instructions * 300;
+        // A record has some 300 bytes; with the lines between two it is below this.
+        let bytes = instructions * 320;
         self.wait_for("the log was long enough", |_| (log.metadata().ok()?.len() >= bytes).then_some(()))
     }
 
@@ -139,7 +143,12 @@ impl Session {
         let recorder = self.recorder.id();
         let children = std::fs::read_to_string(format!("/proc/{recorder}/task/{recorder}/children"));
         let children = children.context("this kernel does not tell a process's children")?;
-        children.split_whitespace().next().context("ktracer has no child")?.parse().context("a process number")
+        children
+            .split_whitespace()
+            .next()
+            .context("ktracer has no child")?
+            .parse()
+            .context("a process number")
     }
 
     /// Waits until ktracer has ended, and returns its status.

@@ -65,8 +65,7 @@ fn the_memory_that_u_boot_leaves() -> Result<()> {
     session.monitor.save_memory(Guest::RAM_START, Guest::UBoot.ram_bytes(), &image)?;
     let mut recording = Recording::open(&session.quit()?)?;
     let end = recording.end().0;
-    let compared =
-        memory::compare(&mut recording, end, Guest::UBoot.virtual_ram(), &std::fs::read(image)?)?;
+    let compared = memory::compare(&mut recording, end, Guest::UBoot.virtual_ram(), &std::fs::read(image)?)?;
     println!("{compared}");
     assert_eq!(compared.wrong, 0, "{compared}");
     assert!(compared.equal > 1 << 20, "{compared}");

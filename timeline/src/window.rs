@@ -10,7 +10,7 @@ use ktrace_format::shadow::{Behaviour, PAGE_BYTES, Target};
 
 use ktrace_machine::arm::translation::TranslationRegisters;
 
-use crate::engine::{Engine, Snapshot};
+use crate::engine::{Divergence, Engine, Snapshot};
 use crate::journal::FullJournal;
 use crate::program::Program;
 
@@ -104,22 +104,31 @@ impl Window {
         self.entry.first
     }
 
-    /// Goes to `offset` instructions after the segment's start, which must be proved.
+    /// Goes to `offset` instructions after the segment's start, which must be proved. False: nothing is known there.
     pub(crate) fn go(&mut self, offset: u64) -> bool {
-        let offset = offset.min(self.proved);
+        let Some(first) = self.snapshots.first().cloned() else { return false };
+        let shown = self.try_go(offset.min(self.proved)).is_ok();
+        if !shown {
+            // The engine stopped somewhere between two consistent states.
+            self.snapshots.truncate(1);
+            self.engine.restore(&first);
+        }
+        shown
+    }
+
+    fn try_go(&mut self, offset: u64) -> Result<(), Divergence> {
         if self.engine.executed > offset {
             self.snapshots.retain(|snapshot| snapshot.executed <= offset);
-            let Some(nearest) = self.snapshots.last().cloned() else { return false };
-            self.engine.restore(&nearest);
+            if let Some(nearest) = self.snapshots.last().cloned() {
+                self.engine.restore(&nearest);
+            }
         }
         // Far away coarse steps leave a trail; near the goal fine ones.
         while self.engine.executed < offset {
             let remaining = offset - self.engine.executed;
             let step = if remaining > 2 * COARSE { COARSE } else { FINE };
             let until = self.engine.executed + step.min(remaining);
-            if self.engine.run_to(until).is_err() {
-                return false;
-            }
+            self.engine.run_to(until)?;
             let last = self.snapshots.last().map_or(0, |snapshot| snapshot.executed);
             if self.engine.executed >= last + FINE {
                 self.snapshots.push(self.engine.snapshot());
@@ -132,7 +141,7 @@ impl Window {
                 number % 2 == 1
             });
         }
-        true
+        self.engine.settle()
     }
 
     /// The engine, standing where [`go`](Self::go) went.

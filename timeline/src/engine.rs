@@ -88,6 +88,8 @@ pub struct Engine<J> {
     pub(crate) unproven: u32,
     /// Everything was executed and compared.
     finished: bool,
+    /// See [`Program::newest_lost`].
+    newest_lost: Option<u32>,
 }
 
 impl<J: Journal> Engine<J> {
@@ -108,6 +110,7 @@ impl<J: Journal> Engine<J> {
             entry_cache: vec![(u64::MAX, 0); ENTRY_CACHE].into_boxed_slice(),
             unproven: 0,
             finished: false,
+            newest_lost: None,
             program,
         }
     }
@@ -131,6 +134,7 @@ impl<J: Journal> Engine<J> {
         self.checked = 0;
         self.unproven = 0;
         self.finished = false;
+        self.newest_lost = self.program.newest_lost(&head);
         self.head = head;
         if self.head.vcpu != 0 {
             return Err(self.divergence("it begins on another vCPU than the first, which is not supported"));
@@ -145,7 +149,7 @@ impl<J: Journal> Engine<J> {
     }
 
     #[cold]
-    fn divergence(&self, reason: impl Into<String>) -> Divergence {
+    pub(crate) fn divergence(&self, reason: impl Into<String>) -> Divergence {
         Divergence { segment: self.head.first, executed: self.executed, reason: reason.into() }
     }
 
@@ -211,12 +215,17 @@ impl<J: Journal> Engine<J> {
 
     #[cold]
     fn no_block(&self, address: u32) -> Divergence {
-        self.divergence(format!("the model arrives at {address:#010x}, where the trace has no block"))
+        let lost =
+            if self.newest_lost.is_some() { ": a part of its dictionary of blocks is lost" } else { "" };
+        self.divergence(format!("the model arrives at {address:#010x}, where the trace has no block{lost}"))
     }
 
     /// The first visit of an entry point in this segment.
     fn first_entry(&mut self, entry: u32) -> Option<u32> {
         let id = self.program.first_expected(entry, self.head.dictionary)?;
+        if self.newest_lost.is_some_and(|lost| lost > id) {
+            return None;
+        }
         self.set_entry(entry, id);
         Some(id)
     }

@@ -149,9 +149,7 @@ impl<'a> PackedIndex<'a> {
     pub fn new(payload: &'a [u8]) -> Result<Self, SegmentError> {
         let (table, mut rest) = payload.split_at_checked(16).ok_or(SegmentError::Head)?;
         let mut parts = [(rest, 0); 2];
-        for ((entry, part), limit) in
-            table.chunks_exact(8).zip(&mut parts).zip([SETS_LIMIT, STREAM_LIMIT])
-        {
+        for ((entry, part), limit) in table.chunks_exact(8).zip(&mut parts).zip([SETS_LIMIT, STREAM_LIMIT]) {
             let raw = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
             let packed = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
             if raw > limit {

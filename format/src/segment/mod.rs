@@ -96,8 +96,13 @@ pub mod surprise {
 #[non_exhaustive]
 pub enum SegmentError {
     /// The fixed part or the stream table does not fit.
-    #[error("the segment's head is cut short, its sizes contradict each other, or it has something of a newer version")]
+    #[error(
+        "the segment's head is cut short, its sizes contradict each other, or it has something of a newer version"
+    )]
     Head,
+    /// The table at the trace's end says something else of it.
+    #[error("the segment's head contradicts the table at the trace's end")]
+    Table,
     /// The writer has more than a segment may hold.
     #[error("the segment has {bytes} bytes in its streams, more than the format allows")]
     TooLong {

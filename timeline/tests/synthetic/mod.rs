@@ -66,8 +66,11 @@ pub struct Setup {
 
 /// Any setup.
 pub fn setup() -> impl Strategy<Value = Setup> {
-    (any::<bool>(), prop::option::of(stop()), any::<u64>())
-        .prop_map(|(image, open_end, seed)| Setup { image, open_end, seed })
+    (any::<bool>(), prop::option::of(stop()), any::<u64>()).prop_map(|(image, open_end, seed)| Setup {
+        image,
+        open_end,
+        seed,
+    })
 }
 
 fn stop() -> impl Strategy<Value = Stop> {
@@ -170,19 +173,16 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
         let left = guest.run(255, setup.seed, stop, true);
         end = guest.cpu.registers().0.map(Some);
         if let Left::Open(unknown) = left {
-            end.iter_mut().enumerate().filter(|(at, _)| unknown >> at & 1 != 0).for_each(|(_, end)| *end = None);
+            end.iter_mut()
+                .enumerate()
+                .filter(|(at, _)| unknown >> at & 1 != 0)
+                .for_each(|(_, end)| *end = None);
         }
     }
     guest.finish_segment(setup.open_end.is_some());
     let totals = guest.trace.close("exit").unwrap();
     assert_eq!(totals.instructions, guest.registers.len() as u64);
-    Recorded {
-        directory,
-        registers: guest.registers,
-        end,
-        samples: guest.samples,
-        segments: totals.segments,
-    }
+    Recorded { directory, registers: guest.registers, end, samples: guest.samples, segments: totals.segments }
 }
 
 fn header() -> Header {
@@ -212,8 +212,12 @@ fn write_image(directory: &std::path::Path, seed: u64) {
     let rom = world::initial_bytes(seed, world::ROM_PAGE, world::ROM_PAGES);
     let ram = world::initial_bytes(seed, world::RAM_PAGE, world::RAM_PAGES);
     let at = |page: u64| page * PAGE_BYTES as u64;
-    writer.add_region(&region(at(world::ROM_PAGE), world::ROM_PAGES, RegionKind::Rom, "rom"), &rom[..]).unwrap();
-    writer.add_region(&region(at(world::RAM_PAGE), world::RAM_PAGES, RegionKind::Ram, "ram"), &ram[..]).unwrap();
+    writer
+        .add_region(&region(at(world::ROM_PAGE), world::ROM_PAGES, RegionKind::Rom, "rom"), &rom[..])
+        .unwrap();
+    writer
+        .add_region(&region(at(world::RAM_PAGE), world::RAM_PAGES, RegionKind::Ram, "ram"), &ram[..])
+        .unwrap();
     writer.add_alias(&region(at(world::ALIAS_PAGE), world::RAM_PAGES, RegionKind::Ram, "ram")).unwrap();
     writer.finish().unwrap();
 }
@@ -272,8 +276,7 @@ impl Guest {
     fn block(&mut self, which: u8, seed: u64) -> usize {
         let (address, mode) = (self.cpu.pc(), self.cpu.mode());
         let here = |block: &&KnownBlock| block.decoded.address() == address && block.decoded.mode() == mode;
-        let known: Vec<usize> =
-            (0..self.blocks.len()).filter(|&at| here(&&self.blocks[at])).collect();
+        let known: Vec<usize> = (0..self.blocks.len()).filter(|&at| here(&&self.blocks[at])).collect();
         // Mostly the one that came last, often an old one: code that is overwritten, or another address space.
         match which {
             0..=199 if !known.is_empty() => known[known.len() - 1],
@@ -309,12 +312,8 @@ impl Guest {
                 OpaqueInstruction { index, memory: opaque.memory, name: trace.name(opaque.mnemonic) }
             });
             let (address, mode) = (decoded.address(), decoded.mode().bits());
-            let traits = BlockTraits {
-                address,
-                mode,
-                instructions: decoded.len() as u16,
-                opaque: opaque.collect(),
-            };
+            let traits =
+                BlockTraits { address, mode, instructions: decoded.len() as u16, opaque: opaque.collect() };
             let id = trace.block(address, mode, &known.code);
             assert_eq!(encoder.define_block(traits), id);
             id

@@ -247,7 +247,9 @@ impl Bus for World {
         let device = self.look(address, bytes);
         self.encoder.load(address, bytes as u8, u64::from_le_bytes(value));
         if !device {
-            (0..).zip(&value[..bytes]).for_each(|(offset, byte)| self.learn(address.wrapping_add(offset), *byte));
+            (0..)
+                .zip(&value[..bytes])
+                .for_each(|(offset, byte)| self.learn(address.wrapping_add(offset), *byte));
         }
         Ok(u64::from_le_bytes(value))
     }

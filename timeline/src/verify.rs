@@ -61,32 +61,38 @@ pub(crate) fn segment(
     let unproved = |from: u64, reason: String| Unproved { from, to: entry.end(), reason };
     let damaged = |error: TraceError| unproved(entry.first, error.to_string());
     let (head, streams) = program.trace().read_segment(entry).map_err(damaged)?;
-    if (head.first, head.instructions) != (entry.first, entry.instructions) {
-        return Err(unproved(
-            entry.first,
-            "the segment's head contradicts the table at the trace's end".into(),
-        ));
-    }
     let mut executed = engine.begin(head, Arc::new(streams));
     if executed.is_ok() {
         executed = engine.run_to(entry.instructions);
     }
     executed.map_err(|divergence| unproved(entry.first + engine.checked, divergence.to_string()))?;
-    let next = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0);
-    // A damaged segment costs itself only: without its keyframe this one is proved by its digests alone, as the last is.
-    if let Some(head) = next.and_then(|next| program.trace().read_head(next).ok()) {
-        if head.registers != engine.registers() {
-            let differing = head.registers.iter().zip(engine.registers()).enumerate();
-            let differing = differing.filter(|(_, (keyframe, model))| **keyframe != *model);
-            let names: Vec<_> = differing
-                .map(|(number, (keyframe, model))| {
-                    format!("register {number} is {keyframe:#010x}, the model has {model:#010x}")
-                })
-                .collect();
-            return Err(unproved(entry.first, format!("at the next keyframe {}", names.join(", "))));
+    if let Some(next) = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0) {
+        if let Some(reason) = keyframe_mismatch(&program, next, engine.registers()) {
+            return Err(unproved(entry.first, reason));
         }
     }
     Ok(())
+}
+
+/// What is wrong with the registers at the end of a segment, by the keyframe of the one that follows it. If that one
+/// is damaged, nothing is: the digests have proved the segment as far as they can.
+pub(crate) fn keyframe_mismatch(
+    program: &Program,
+    next: &SegmentEntry,
+    registers: [u32; 17],
+) -> Option<String> {
+    let head = program.trace().read_head(next).ok()?;
+    if head.registers == registers {
+        return None;
+    }
+    let differing = head.registers.iter().zip(registers).enumerate();
+    let differing = differing.filter(|(_, (keyframe, model))| **keyframe != *model);
+    let names: Vec<_> = differing
+        .map(|(number, (keyframe, model))| {
+            format!("register {number} is {keyframe:#010x}, the model has {model:#010x}")
+        })
+        .collect();
+    Some(format!("at the next keyframe {}", names.join(", ")))
 }
 
 /// Verifies everything on rayon's current thread pool. `progress` is told instructions as segments are done;

@@ -3,7 +3,10 @@
 //! A [`Cursor`] is a set of offsets, cheap to copy: a replay that goes back to a snapshot puts the old one back.
 
 use super::target::read_target;
-use super::{STREAMS, SegmentError, Stream, Streams, TRANSLATION_LIMIT, access, control, surprise};
+use super::{
+    OPAQUE_ACCESS_LIMIT, STREAMS, SegmentError, Stream, Streams, TRANSLATION_ENTRY_LIMIT, TRANSLATION_LIMIT,
+    access, control, surprise,
+};
 use crate::shadow::Target;
 use crate::varint;
 
@@ -24,7 +27,7 @@ pub fn translations(streams: &Streams) -> Result<Vec<Translation>, SegmentError>
     while !cursor.at_end(streams, Stream::Translation) {
         from = from.checked_add(cursor.number(streams, Stream::Translation)?).ok_or_else(bad)?;
         let [count] = cursor.bytes(streams, Stream::Translation)?;
-        if count > TRANSLATION_LIMIT {
+        if count > TRANSLATION_LIMIT || entries.len() == TRANSLATION_ENTRY_LIMIT {
             return Err(bad());
         }
         let mut registers = Vec::with_capacity(usize::from(count));
@@ -190,7 +193,11 @@ impl Cursor {
 
     /// How many accesses the opaque instruction under way made.
     pub fn opaque_count(&mut self, streams: &Streams) -> Result<u64, SegmentError> {
-        self.number(streams, Stream::OpaqueAccesses)
+        let count = self.number(streams, Stream::OpaqueAccesses)?;
+        if count > OPAQUE_ACCESS_LIMIT {
+            return Err(SegmentError::Stream(Stream::OpaqueAccesses));
+        }
+        Ok(count)
     }
 
     /// The next of them.
@@ -199,7 +206,7 @@ impl Cursor {
         let [flags] = self.bytes::<1>(streams, Stream::OpaqueAccesses)?;
         let address = u32::from_le_bytes(self.bytes(streams, Stream::OpaqueAccesses)?);
         let bytes = 1usize << (flags & access::SIZE);
-        if bytes > 16 {
+        if bytes > 16 || flags & !access::ALL != 0 {
             return Err(bad);
         }
         let slice = self.slice(streams, Stream::OpaqueAccesses).get(..bytes).ok_or(bad)?;

@@ -472,7 +472,7 @@ impl<M: InitialMemory> Encoder<M> {
         self.accesses += 1;
     }
 
-    /// A modelled instruction stored the low `bytes` bytes (1, 2, 4, 8) of `value` at `address`.
+    /// A modelled instruction stored `value` (zero-extended) of `bytes` bytes (1, 2, 4, 8) at `address`.
     #[inline]
     pub fn store(&mut self, address: u32, bytes: u8, value: u64) {
         self.digest.access(address, bytes, true, value);
@@ -527,6 +527,7 @@ impl<M: InitialMemory> Encoder<M> {
     pub fn opaque_access(&mut self, index: u16, address: u32, flags: u8, value: u64, high: u64) {
         let size = 1usize << (flags & access::SIZE).min(4);
         let store = flags & access::STORE != 0;
+        let value = value & crate::shadow::mask_of_bytes(size.min(8));
         if size == 16 {
             self.digest.access(address, 8, store, value);
             self.digest.access(address.wrapping_add(8), 8, store, high);
@@ -574,7 +575,8 @@ impl<M: InitialMemory> Encoder<M> {
         }
     }
 
-    /// Registers after an opaque instruction, those that it may have written, in rising order.
+    /// Registers after an opaque instruction, those that it may have written: CPSR comes first if it is among them (which
+    /// others are can depend on it), then r0 to r15 in rising order. It can be called for one or some at a time.
     pub fn opaque_results(&mut self, values: &[u32]) {
         let stream = &mut self.streams[Stream::Results as usize];
         for value in values {

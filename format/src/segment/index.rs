@@ -43,6 +43,9 @@ impl Index {
     }
 }
 
+/// The sets of an index are not longer than this, in bytes before compression.
+const SETS_LIMIT: u32 = 1 << 26;
+
 pub(super) struct IndexWriter {
     sets: Vec<u8>,
     contents: Vec<u8>,
@@ -146,10 +149,10 @@ impl<'a> PackedIndex<'a> {
     pub fn new(payload: &'a [u8]) -> Result<Self, SegmentError> {
         let (table, mut rest) = payload.split_at_checked(16).ok_or(SegmentError::Head)?;
         let mut parts = [(rest, 0); 2];
-        for (entry, part) in table.chunks_exact(8).zip(&mut parts) {
+        for ((entry, part), limit) in table.chunks_exact(8).zip(&mut parts).zip([SETS_LIMIT, STREAM_LIMIT]) {
             let raw = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
             let packed = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
-            if raw > STREAM_LIMIT {
+            if raw > limit {
                 return Err(SegmentError::Head);
             }
             let (bytes, after) = rest.split_at_checked(packed as usize).ok_or(SegmentError::Head)?;
@@ -179,17 +182,16 @@ impl<'a> PackedIndex<'a> {
         let mut at = 0;
         let mut next = || varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head);
         let mut index = Index::default();
-        let mut last = 0u64;
+        let mut last = None;
         for _ in 0..next()? {
-            last = last.checked_add(next()?).ok_or(SegmentError::Head)?;
-            index.blocks.push(u32::try_from(last).map_err(|_| SegmentError::Head)?);
+            let block = rising(&mut last, next()?, 1 << 32)?;
+            index.blocks.push(block as u32);
         }
         let pages = next()?;
-        let (mut last, mut first_content) = (0u64, 0);
+        let (mut last, mut first_content) = (None, 0);
         for _ in 0..pages {
-            last = last
-                .checked_add(varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?)
-                .ok_or(SegmentError::Head)?;
+            let delta = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
+            let page = rising(&mut last, delta, 1 << 52)?;
             let (read, written, complete) =
                 (set(&bytes, &mut at)?, set(&bytes, &mut at)?, set(&bytes, &mut at)?);
             let mut known = Vec::with_capacity(written.count_ones() as usize);
@@ -197,15 +199,15 @@ impl<'a> PackedIndex<'a> {
                 known.push(if complete >> line & 1 != 0 { u64::MAX } else { set(&bytes, &mut at)? });
             }
             let lines = known.len();
-            index.pages.push(PageLines { page: last, read, written, known, first_content });
+            index.pages.push(PageLines { page, read, written, known, first_content });
             first_content += lines;
         }
         let mappings = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
-        let mut last = 0u64;
+        let mut last = None;
         for _ in 0..mappings {
             let delta = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
-            last = last.checked_add(delta).filter(|page| *page < 1 << 20).ok_or(SegmentError::Head)?;
-            index.mappings.push((last as u32, read_target(&bytes, &mut at).ok_or(SegmentError::Head)?));
+            let page = rising(&mut last, delta, 1 << 20)? as u32;
+            index.mappings.push((page, read_target(&bytes, &mut at).ok_or(SegmentError::Head)?));
         }
         let opaque = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
         for _ in 0..opaque {
@@ -213,8 +215,22 @@ impl<'a> PackedIndex<'a> {
             let name = u32::try_from(next()?).map_err(|_| SegmentError::Head)?;
             index.opaque.push((name, next()?));
         }
+        if at != bytes.len() {
+            return Err(SegmentError::Head);
+        }
         Ok(index)
     }
+}
+
+/// The next number of a rising list, from its distance to the one before (the first: to 0).
+fn rising(last: &mut Option<u64>, delta: u64, limit: u64) -> Result<u64, SegmentError> {
+    let next = match *last {
+        None => Some(delta),
+        Some(_) if delta == 0 => None,
+        Some(last) => last.checked_add(delta),
+    };
+    *last = next.filter(|next| *next < limit);
+    last.ok_or(SegmentError::Head)
 }
 
 fn set(bytes: &[u8], at: &mut usize) -> Result<u64, SegmentError> {

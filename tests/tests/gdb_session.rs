@@ -252,7 +252,7 @@ fn examining_memory() -> Result<()> {
             let mut code = [0; 4];
             let ranges = image.read(u64::from(logged[at][15]), &mut code);
             let code = u32::from_le_bytes(code);
-            (ranges == [0..4] && code >> 16 == 0xe92d && (code & 0xffff).count_ones() > 4)
+            (ranges.len() == 1 && ranges[0] == (0..4) && code >> 16 == 0xe92d && (code & 0xffff).count_ones() > 4)
                 .then_some((at, code))
         })
         .context("U-Boot pushes registers")?;

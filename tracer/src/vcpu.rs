@@ -157,25 +157,26 @@ impl Vcpu {
         }
     }
 
-    /// A block is about to execute.
+    /// A block is about to execute. `Some`: nothing was done yet, [`enter_slowly`](Self::enter_slowly) has to look at
+    /// it, with this count of instructions that started of the block before.
     #[inline]
-    pub fn enter(&mut self, block: &'static Block) {
+    pub fn enter(&mut self, block: &'static Block) -> Option<u32> {
         let started = self.take_started();
         let previous = self.previous;
         let expected = started == previous.instructions
             && (block.address == previous.next || block.address == previous.or_next)
             && block.it == previous.next_it;
         if !expected || self.instructions >= self.shared.segment_limit.load(Ordering::Relaxed) {
-            self.enter_slowly(block, started);
-            return;
+            return Some(started);
         }
         self.instructions += u64::from(started);
         self.ring.push_one(Tag::Block.word() | u64::from(started) << 32 | u64::from(block.serial));
         self.previous = block;
+        None
     }
 
-    #[inline(never)]
-    fn enter_slowly(&mut self, block: &'static Block, started: u32) {
+    /// A block is about to execute that is not what was expected, or the segment or the recording ends.
+    pub fn enter_slowly(&mut self, block: &'static Block, started: u32) {
         match self.phase {
             Phase::Stopped => {}
             Phase::Waiting => {
@@ -208,7 +209,10 @@ impl Vcpu {
 
     fn begin(&mut self, block: &'static Block, skipped: u32) {
         if let Err(reason) = self.control.capture_memory() {
-            eprintln!("ktracer: the guest's initial memory is not known: {reason}");
+            // ktracer record tells its user itself.
+            if !self.control.is_present() {
+                eprintln!("ktracer: the guest's initial memory is not known: {reason}");
+            }
         }
         let Some(registers) = self.registers.read_all() else {
             self.fail("QEMU did not give a register's value".to_owned());
@@ -386,21 +390,20 @@ impl Vcpu {
         }
     }
 
-    /// A modelled instruction has made an access; `value` is zero-extended.
+    /// A modelled instruction has made an access; `value` is zero-extended. False: nothing was done yet, since what is
+    /// behind the page is not settled, so [`access_slowly`](Self::access_slowly) has to look.
     #[inline]
-    pub fn access(
-        &mut self,
-        info: qemu_plugin_meminfo_t,
-        address: u32,
-        size_shift: u32,
-        value: u64,
-        direction: Direction,
-    ) {
+    pub fn access(&mut self, address: u32, size_shift: u32, value: u64, direction: Direction) -> bool {
         let bytes = 1 << size_shift;
-        if !self.mappings.is_settled(address, bytes, direction) && !self.look(info, address, bytes, direction)
-        {
-            return;
+        let settled = self.mappings.is_settled(address, bytes, direction);
+        if settled {
+            self.push_access(address, bytes, value, direction);
         }
+        settled
+    }
+
+    #[inline]
+    fn push_access(&mut self, address: u32, bytes: u32, value: u64, direction: Direction) {
         let tag = match direction {
             Direction::Load => Tag::Load,
             Direction::Store => Tag::Store,
@@ -411,8 +414,21 @@ impl Vcpu {
         self.ring.push_two(tag.word() | u64::from(bytes) << 32 | u64::from(address), value);
     }
 
+    /// Like [`access`](Self::access), and finds out what is behind the page first.
+    pub fn access_slowly(
+        &mut self,
+        info: qemu_plugin_meminfo_t,
+        address: u32,
+        size_shift: u32,
+        value: u64,
+        direction: Direction,
+    ) {
+        if self.look(info, address, 1 << size_shift, direction) {
+            self.push_access(address, 1 << size_shift, value, direction);
+        }
+    }
+
     /// Finds out what is behind an access and tells the encoder if that is news. False: nothing is being recorded.
-    #[inline(never)]
     fn look(&mut self, info: qemu_plugin_meminfo_t, address: u32, bytes: u32, direction: Direction) -> bool {
         if self.phase != Phase::Recording {
             return false;

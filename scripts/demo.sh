@@ -42,7 +42,12 @@ done
 printf '   ktreplay %s/trace: listening on %s\n' "$demo" "$address"
 
 say "3. gdb goes to the end, and back"
-gdb-multiarch -nx -batch -ex 'set architecture arm' -ex "target remote $address" -x scripts/demo.gdb ||
+# Where U-Boot's relocation adds its distance: the first word e08ee000 (add lr, lr, r0), little-endian, at an aligned
+# offset of the file. The file is at address 0 in flash, so offsets are addresses.
+addition=$(LC_ALL=C grep -obUaP '\x00\xe0\x8e\xe0' "$uboot" | cut -d: -f1 | awk '$1 % 4 == 0 { print $1; exit }')
+[ -n "$addition" ] || fail "this U-Boot has no instruction add lr, lr, r0: $uboot"
+gdb-multiarch -nx -batch -ex 'set architecture arm' -ex "target remote $address" \
+  -ex "set \$addition = $addition" -x scripts/demo.gdb ||
   fail "the gdb session went wrong; the server's log is $demo/server.log"
 
 say "Done. Go on by yourself:"

@@ -129,7 +129,10 @@ impl Verdict {
         } else if self.instructions == 0 {
             writeln!(out, "NOT PROVED: the trace has no instructions")?;
         } else if self.all_proved() && !self.closed {
-            writeln!(out, "all {all} instructions that are there are proved ({rate}/s), but the trace is torn")?;
+            writeln!(
+                out,
+                "all {all} instructions that are there are proved ({rate}/s), but the trace is torn"
+            )?;
         } else if self.all_proved() {
             writeln!(out, "all {all} instructions are proved ({rate}/s)")?;
         } else {

@@ -88,11 +88,19 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Format::Original => Box::new(original::Original::new()?),
     };
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let printed = print(Walk::new(program, from.0), arguments.count, printer.as_mut(), &mut out)
-        .and_then(|unknown| out.flush().map(|()| unknown));
+    let walk = Walk::new(Arc::clone(&program), from.0);
+    let printed = print(walk, arguments.count, printer.as_mut(), &mut out)
+        .and_then(|ended| out.flush().map(|()| ended));
     match printed {
-        Ok(None) => Ok(ExitCode::SUCCESS),
-        Ok(Some(Unproved { from, reason, .. })) => {
+        Ok(Ended::Count) => Ok(ExitCode::SUCCESS),
+        Ok(Ended::End) if program.trace().totals().is_some() => Ok(ExitCode::SUCCESS),
+        Ok(Ended::End) => {
+            eprintln!(
+                "ktracer: the trace is torn at position {end}: what the guest did after that is missing"
+            );
+            Ok(ExitCode::FAILURE)
+        }
+        Ok(Ended::Unknown(Unproved { from, reason, .. })) => {
             eprintln!("ktracer: the dump stops at position {from}: {reason}");
             Ok(ExitCode::FAILURE)
         }
@@ -102,13 +110,23 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     }
 }
 
-/// Prints at most `count` instructions; returns what stopped it before.
+/// Why a dump ended.
+enum Ended {
+    /// It has printed as many instructions as were asked for.
+    Count,
+    /// The trace has no more.
+    End,
+    /// Nothing is known here.
+    Unknown(Unproved),
+}
+
+/// Prints at most `count` instructions.
 fn print(
     walk: Walk,
     count: Option<u64>,
     printer: &mut dyn Printer,
     out: &mut dyn Write,
-) -> io::Result<Option<Unproved>> {
+) -> io::Result<Ended> {
     let mut left = count.unwrap_or(u64::MAX);
     for event in walk {
         match event {
@@ -122,12 +140,12 @@ fn print(
             Event::Unknown(unproved) => {
                 printer.unknown(&unproved, out)?;
                 printer.end(out)?;
-                return Ok(Some(unproved));
+                return Ok(Ended::Unknown(unproved));
             }
         }
     }
     printer.end(out)?;
-    Ok(None)
+    Ok(if left == 0 { Ended::Count } else { Ended::End })
 }
 
 /// Prints a stretch as text; for `ktracer demo`.

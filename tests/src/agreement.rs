@@ -1,5 +1,6 @@
 //! Holds a recording against QEMU's log of the same run: every register, at every position, in both directions.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -15,6 +16,9 @@ pub type Registers = [u32; 17];
 
 /// Records of the log that must agree for a place in the trace to be the log's.
 const ANCHOR: usize = 2000;
+
+/// Positions behind the place that was found in which there must be no other.
+const UNIQUE: u64 = 2_000_000;
 
 /// Positions that are described when they disagree.
 const SHOWN: usize = 10;
@@ -45,35 +49,34 @@ fn agrees(recording: &mut Recording, position: u64, state: &Registers) -> Result
     Ok(registers_at(recording, position)?.iter().zip(state).all(|(shown, logged)| *shown == Some(*logged)))
 }
 
-/// The position in `from..=to` where the log's first states are those of the recording. More than one such place is an
-/// error, as is none.
+/// The first position in `from..=to` where the log's first states are those of the recording. That another one follows
+/// within [`UNIQUE`] positions is an error, as is that there is none.
 pub fn find(recording: &mut Recording, states: &[Registers], from: u64, to: u64) -> Result<u64> {
-    let first = states.first().context("the log is empty")?;
     let anchor = &states[..states.len().min(ANCHOR)];
-    let mut found = None;
+    let (rarest, address) = rarest(anchor).context("the log is empty")?;
+    let mut stop = StopAt { addresses: vec![address], position: Some(Position(to + rarest + 1)) };
+    let mut found: Option<u64> = None;
     let mut furthest = 0;
-    // A run does not stop where it starts.
-    let mut here = from.saturating_sub(1);
-    let stop = StopAt { addresses: vec![first[15]], position: Some(Position(to.saturating_add(1))) };
-    if from == 0 && agrees(recording, 0, first)? {
-        found = Some(0);
-    }
+    let mut here = from + rarest;
+    recording.seek(Position(here))?;
     loop {
+        let first = here - rarest;
+        let mut matching = 0;
+        while matching < anchor.len() && agrees(recording, first + matching as u64, &anchor[matching])? {
+            matching += 1;
+        }
+        furthest = furthest.max(matching);
+        if matching == anchor.len() {
+            if let Some(other) = found.replace(first) {
+                bail!("the log fits at position {other} and at {first}");
+            }
+            stop.position = Some(Position(here + UNIQUE));
+        }
         recording.seek(Position(here))?;
         if recording.run_forward(&stop, &mut || false)? != Stop::Address {
             break;
         }
         here = recording.position().0;
-        let mut matching = 0;
-        while matching < anchor.len() && agrees(recording, here + matching as u64, &anchor[matching])? {
-            matching += 1;
-        }
-        furthest = furthest.max(matching);
-        if matching == anchor.len()
-            && let Some(other) = found.replace(here)
-        {
-            bail!("the log fits at position {other} and at {here}");
-        }
     }
     found.with_context(|| {
         format!(
@@ -81,6 +84,16 @@ pub fn find(recording: &mut Recording, states: &[Registers], from: u64, to: u64)
             anchor.len()
         )
     })
+}
+
+/// Which state of some is at an address that is the rarest among them, and that address: the fewer places look like it.
+fn rarest(states: &[Registers]) -> Option<(u64, u32)> {
+    let mut counts: HashMap<u32, u32> = HashMap::new();
+    for state in states {
+        *counts.entry(state[15]).or_default() += 1;
+    }
+    let addresses = (0..).zip(states.iter().map(|state| state[15]));
+    addresses.min_by_key(|(_, address)| counts[address])
 }
 
 /// What was compared, and what of it disagreed.
@@ -206,5 +219,48 @@ impl fmt::Display for Coverage {
              {exceptions} other exceptions taken",
             positions - thumb
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_and_what_is_unknown_are_mismatches() {
+        let logged = [7; 17];
+        let mut shown = vec![Some(7); 17];
+        let mut comparison = Comparison::default();
+        comparison.note(0, &shown, &logged);
+        assert_eq!((comparison.positions, comparison.mismatches), (1, 0));
+        shown[3] = Some(8);
+        shown[16] = None;
+        comparison.note(1, &shown, &logged);
+        comparison.note(2, &shown[..16], &logged);
+        assert_eq!((comparison.positions, comparison.mismatches), (3, 2));
+        assert_eq!(
+            comparison.described[0],
+            "position 1, pc 00000007: r3 00000008 logged 00000007, cpsr unknown, logged 00000007"
+        );
+    }
+
+    #[test]
+    fn interrupts_are_counted_once() {
+        let state = |pc: u32, cpsr: u32| {
+            let mut state = [0; 17];
+            (state[15], state[16]) = (pc, cpsr);
+            state
+        };
+        let states = [
+            state(0xc000_8000, 0x13),
+            state(0xffff_0018, 0x92),
+            state(0xffff_12a0, 0x92),
+            state(0xc000_8004, 0x33),
+            state(0xffff_0010, 0x97),
+        ];
+        let expected = Coverage { positions: 5, thumb: 1, high: 5, interrupts: 1, exceptions: 1 };
+        assert_eq!(Coverage::of(&states), expected);
+        // A log that starts in the handler does not show that it was entered.
+        assert_eq!(Coverage::of(&states[1..3]).interrupts, 0);
     }
 }

@@ -71,7 +71,7 @@ fn in_the_library() -> Result<()> {
     let mut random = Rng::with_seed(SEED);
     let mut recording = sample().recording();
     let (mut known, mut asked) = (0, 0);
-    for case in 0..400 {
+    for case in 0..300 {
         let (start, far) = choose(&mut random, 400_000);
         recording.seek(Position(start))?;
         let before = state(&mut recording)?;

@@ -31,7 +31,21 @@ fn u_boot_from_reset() -> Result<()> {
     let trace = Session::start(scratch.path(), &["--stop-after", "26000"], arguments)?.finish()?;
     let states = agreement::read_log(&scratch.path().join(FIRST_LOG), POSITIONS)?;
     assert_eq!(states.len(), POSITIONS);
-    assert_true(&mut Recording::open(&trace)?, &states, 0)
+    let mut recording = Recording::open(&trace)?;
+    assert_true(&mut recording, &states, 0)?;
+
+    // The comparison would notice a single bit.
+    let mut wrong = states;
+    wrong[12_345][16] ^= 1 << 29;
+    for comparison in
+        [agreement::forward(&mut recording, &wrong, 0)?, agreement::backward(&mut recording, &wrong, 0)?]
+    {
+        assert_eq!((comparison.positions, comparison.mismatches), (POSITIONS as u64, 1));
+        assert!(comparison.described[0].starts_with("position 12345, pc "), "{:?}", comparison.described);
+    }
+    assert!(agreement::find(&mut recording, &wrong[12_000..], 0, POSITIONS as u64).is_err());
+    assert_eq!(agreement::find(&mut recording, &wrong[14_000..], 0, POSITIONS as u64)?, 14_000);
+    Ok(())
 }
 
 #[test]

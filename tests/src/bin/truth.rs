@@ -15,8 +15,8 @@ use ktracer_tests::session::{FIRST_LOG, Session, logging};
 const U_BOOT_POSITIONS: usize = 1_000_000;
 /// The kernel's windows start when at least this many instructions are in the trace, and twice as many, and so on: the
 /// boot has 3.3 G.
-const WINDOW_DISTANCE: u64 = 220_000_000;
-const WINDOWS: u64 = 13;
+const WINDOW_DISTANCE: u64 = 180_000_000;
+const WINDOWS: u64 = 16;
 /// Positions in each.
 const WINDOW_POSITIONS: u64 = 40_000;
 

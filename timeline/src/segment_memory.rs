@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ktrace_format::digest::Digest;
 use ktrace_format::segment::cursor::{Cursor, OpaqueAccess};
-use ktrace_format::segment::{SegmentError, Streams, surprise};
+use ktrace_format::segment::{SegmentError, Stream, Streams, surprise};
 use ktrace_format::shadow::{Behaviour, Mapping, PAGE_BYTES, Shadow, known_bits, within_line};
 use ktrace_machine::bus::{AccessSize, Bus, Halt};
 
@@ -12,6 +12,9 @@ use crate::journal::{Journal, Undo};
 
 /// Pages that a replay keeps from one segment to the next: 64 MiB.
 const PAGE_LIMIT: usize = 12_000;
+
+/// Physical pages that one segment may touch: 1 GiB.
+const SEGMENT_PAGE_LIMIT: usize = 1 << 18;
 
 /// A memory access, for those who watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +132,9 @@ impl<J: Journal> SegmentMemory<J> {
 
     fn set_mapping(&mut self, address: u32) -> Result<Mapping, SegmentError> {
         let target = self.cursor.target(&self.streams)?;
+        if self.shadow.touched_count() >= SEGMENT_PAGE_LIMIT {
+            return Err(SegmentError::Stream(Stream::Mappings));
+        }
         let old = self.shadow.raw_mapping(address);
         self.journal.note(|| Undo::Mapping { address, mapping: old });
         Ok(self.shadow.map(address, target, |_| ()))

@@ -1,4 +1,4 @@
-//! How the records of a memory image look: kinds, and the coding of a region. `SPEC-memory.md` has the same in prose.
+//! How the records of a memory image look: kinds, and the coding of a region. `SPEC.md` has the same in prose.
 
 use super::{Region, RegionKind};
 

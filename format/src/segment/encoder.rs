@@ -209,6 +209,8 @@ impl<M: InitialMemory> Encoder<M> {
     /// Starts a segment at position `first` with all registers. Blocks entered so far must have ended.
     pub fn begin_segment(&mut self, first: u64, vcpu: u32, registers: &[u32]) {
         self.generation += 1;
+        self.flags = 0;
+        self.pending.clear();
         self.shadow.begin_segment();
         self.remapped.clear();
         for stream in &mut self.streams {
@@ -616,10 +618,22 @@ impl<M: InitialMemory> Encoder<M> {
         write_payload(&self.head, &self.streams, &mut self.compressor, &mut into.segment)?;
         self.run.sort_unstable();
         self.mapped.sort_unstable();
-        self.index.write(&self.run, &self.mapped, &self.opaque_counts, &self.shadow, &mut into.index)?;
+        let mapped: Vec<_> = self.mapped.iter().map(|&page| (page, self.target_at_end(page))).collect();
+        self.index.write(&self.run, &mapped, &self.opaque_counts, &self.shadow, &mut into.index)?;
         into.head.clone_from(&self.head);
         into.discontinuities = self.discontinuities;
         Ok(())
+    }
+}
+
+impl<M> Encoder<M> {
+    /// What is behind a virtual page of this segment: also where it has changed and was not accessed since.
+    fn target_at_end(&self, page: u32) -> Target {
+        let told = self.targets.get(page as usize).copied().flatten().unwrap_or(Target::Device);
+        match told {
+            Target::Ram(number) if self.read_only.contains(&number) => Target::Rom(number),
+            _ => told,
+        }
     }
 }
 

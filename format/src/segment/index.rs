@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::target::{read_target, write_target};
 use super::{STREAM_LIMIT, SegmentError};
-use crate::shadow::{Behaviour, LINE_BYTES, Page, Shadow, Target};
+use crate::shadow::{LINE_BYTES, Page, Shadow, Target};
 use crate::varint;
 
 /// Lines of one physical page.
@@ -30,7 +30,7 @@ pub struct Index {
     pub blocks: Vec<u32>,
     /// Pages that were touched, rising.
     pub pages: Vec<PageLines>,
-    /// What was behind virtual pages when they were last accessed: the number of the virtual page, rising.
+    /// What was behind the virtual pages that were accessed, at the segment's end: the number of the virtual page, rising.
     pub mappings: Vec<(u32, Target)>,
     /// How often opaque instructions started: number of the mnemonic, count.
     pub opaque: Vec<(u32, u64)>,
@@ -58,11 +58,11 @@ impl IndexWriter {
         Ok(IndexWriter { sets: Vec::new(), contents: Vec::new(), compressor })
     }
 
-    /// `blocks` and `mapped` (virtual pages) must be rising.
+    /// `blocks` and `mapped` (virtual pages and what is behind them) must be rising.
     pub(super) fn write(
         &mut self,
         blocks: &[u32],
-        mapped: &[u32],
+        mapped: &[(u32, Target)],
         opaque: &HashMap<u32, u64>,
         shadow: &Shadow,
         into: &mut Vec<u8>,
@@ -85,7 +85,7 @@ impl IndexWriter {
             last = page.number;
             self.write_page(page);
         }
-        self.write_mappings(mapped, shadow);
+        self.write_mappings(mapped);
         let mut opaque: Vec<_> = opaque.iter().collect();
         opaque.sort_unstable();
         varint::write(&mut self.sets, opaque.len() as u64);
@@ -104,20 +104,12 @@ impl IndexWriter {
         Ok(())
     }
 
-    fn write_mappings(&mut self, mapped: &[u32], shadow: &Shadow) {
-        // A page whose mapping changed and that was not accessed since shows something that the segment doesn't know.
-        let known = mapped.iter().filter_map(|&page| Some((page, shadow.mapping(page << 12)?)));
-        let known: Vec<_> = known.collect();
-        varint::write(&mut self.sets, known.len() as u64);
+    fn write_mappings(&mut self, mapped: &[(u32, Target)]) {
+        varint::write(&mut self.sets, mapped.len() as u64);
         let mut last = 0;
-        for (page, mapping) in known {
+        for &(page, target) in mapped {
             varint::write(&mut self.sets, u64::from(page - last));
             last = page;
-            let target = match mapping.behaviour {
-                Behaviour::Ram => Target::Ram(shadow.page(mapping).number),
-                Behaviour::Rom => Target::Rom(shadow.page(mapping).number),
-                Behaviour::Device => Target::Device,
-            };
             write_target(&mut self.sets, target);
         }
     }

@@ -89,7 +89,7 @@ pub fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
         1 => any::<u64>().prop_map(|seed| Step::Nothing { seed }),
         8 => (0..HOT_PAGES as u8, any::<u8>()).prop_map(|(page, to)| Step::Remap { page, to }),
         8 => any::<u64>().prop_map(|seed| Step::Outside { seed }),
-        2 => Just(Step::Cut),
+        3 => Just(Step::Cut),
     ];
     prop::collection::vec(step, 1..count)
 }

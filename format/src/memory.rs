@@ -4,7 +4,7 @@
 //! memory can be seen at several addresses (aliases); [`Image::canonical`] folds them onto one. Bytes that the image
 //! does not hold (devices, a part of the file that is missing or damaged) are reported as unknown, never as zero.
 //!
-//! `SPEC-memory.md` beside this crate defines every byte; the framing is that of [`crate::record`].
+//! `SPEC.md` beside this crate defines every byte; the framing is that of [`crate::record`].
 
 mod image;
 mod layout;

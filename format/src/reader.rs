@@ -51,6 +51,14 @@ pub enum TraceError {
         /// What is wrong and where.
         source: RecordError,
     },
+    /// Nothing here can replay it.
+    #[error("{path}: {what} is not supported by this ktracer", path = .path.display())]
+    Unsupported {
+        /// The file.
+        path: PathBuf,
+        /// What it has.
+        what: &'static str,
+    },
     /// A record's checksum is right but its contents are not.
     #[error("{path}: the record at offset {offset}: {source}", path = .path.display())]
     Segment {
@@ -62,6 +70,15 @@ pub enum TraceError {
         source: SegmentError,
     },
 }
+
+/// Names that a trace may have.
+const NAME_LIMIT: usize = 1 << 20;
+/// Blocks that a dictionary may have.
+const BLOCK_LIMIT: usize = 1 << 24;
+/// Bytes of all records of blocks together, before compression.
+const DICTIONARY_LIMIT: usize = 1 << 30;
+/// Bytes of one record of blocks, before compression.
+const BLOCKS_RECORD_LIMIT: usize = 1 << 28;
 
 /// One block of the dictionary.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -91,6 +108,12 @@ pub struct SegmentEntry {
 }
 
 impl SegmentEntry {
+    /// Segments are in recorded order: by file offset and by position.
+    fn follows(&self, before: Option<&SegmentEntry>) -> bool {
+        self.first.checked_add(self.instructions).is_some()
+            && before.is_none_or(|before| self.offset > before.offset && self.first >= before.end())
+    }
+
     /// Position after its last instruction.
     pub fn end(&self) -> u64 {
         self.first + self.instructions
@@ -106,6 +129,8 @@ pub struct Trace {
     names: Vec<String>,
     blocks: Vec<Option<BlockEntry>>,
     code: Vec<u8>,
+    /// Bytes of the dictionary's records that were expanded.
+    expanded: usize,
     entries: HashMap<u64, Vec<u32>>,
     segments: Vec<SegmentEntry>,
     totals: Option<Totals>,
@@ -150,6 +175,7 @@ impl Trace {
             names: Vec::new(),
             blocks: Vec::new(),
             code: Vec::new(),
+            expanded: 0,
             entries: HashMap::new(),
             segments: Vec::new(),
             totals: None,
@@ -201,9 +227,13 @@ impl Trace {
         let mut at = 4 + json;
         let count = le32(&payload, at)?;
         at += 4;
-        let mut dictionary = Vec::new();
+        let mut dictionary: Vec<u64> = Vec::new();
         for _ in 0..count {
-            dictionary.push((le32(&payload, at)?, le64(&payload, at + 4)?));
+            let offset = le64(&payload, at + 4)?;
+            if dictionary.last().is_some_and(|last| *last >= offset) {
+                return None;
+            }
+            dictionary.push(offset);
             at += 12;
         }
         let count = le32(&payload, at)?;
@@ -217,11 +247,13 @@ impl Trace {
                 blocks: le32(&payload, at + 32)?,
                 flags: le32(&payload, at + 36)?,
             };
-            entry.first.checked_add(entry.instructions)?;
+            if !entry.follows(self.segments.last()) {
+                return None;
+            }
             self.segments.push(entry);
             at += 40;
         }
-        for (_, offset) in dictionary {
+        for offset in dictionary {
             self.read_dictionary(offset);
         }
         Some(())
@@ -236,7 +268,7 @@ impl Trace {
                         kind::BLOCKS => self.read_blocks(&payload),
                         _ => None,
                     };
-                    if read.is_some() { None } else { Some(RecordError::NoRecord { offset }) }
+                    if read.is_some() { None } else { Some(RecordError::Unexpected { offset }) }
                 }
                 Err(error) => Some(error),
             },
@@ -249,6 +281,7 @@ impl Trace {
     /// Finds records without a table: all that are whole, also behind damage.
     fn walk(&mut self) {
         let mut offset = 0;
+        let mut segment_end = None;
         loop {
             let (kind, end) = match record::record_at(&self.map, offset) {
                 None => break,
@@ -258,15 +291,23 @@ impl Trace {
                         let fixed =
                             record.payload().map(|payload| Head::read(payload).ok().map(|(head, _)| head));
                         match fixed {
-                            Ok(Some(head)) => self.segments.push(SegmentEntry {
-                                offset,
-                                index: None,
-                                first: head.first,
-                                instructions: head.instructions,
-                                blocks: head.blocks,
-                                flags: head.flags,
-                            }),
-                            Ok(None) => self.faults.push(RecordError::NoRecord { offset }),
+                            Ok(Some(head)) => {
+                                let entry = SegmentEntry {
+                                    offset,
+                                    index: None,
+                                    first: head.first,
+                                    instructions: head.instructions,
+                                    blocks: head.blocks,
+                                    flags: head.flags,
+                                };
+                                if entry.follows(self.segments.last()) {
+                                    self.segments.push(entry);
+                                    segment_end = Some(end);
+                                } else {
+                                    self.faults.push(RecordError::Unexpected { offset });
+                                }
+                            }
+                            Ok(None) => self.faults.push(RecordError::Unexpected { offset }),
                             Err(error) => self.faults.push(error),
                         }
                     }
@@ -285,9 +326,10 @@ impl Trace {
             };
             match kind {
                 kind::NAMES | kind::BLOCKS => self.read_dictionary(offset),
-                kind::INDEX => {
+                // An index says nothing of whose it is: only the record right behind a segment is that segment's.
+                kind::INDEX if segment_end == Some(offset) => {
                     if let Some(segment) = self.segments.last_mut() {
-                        segment.index.get_or_insert(offset);
+                        segment.index = Some(offset);
                     }
                 }
                 _ => {}
@@ -307,13 +349,16 @@ impl Trace {
     fn read_names(&mut self, payload: &[u8]) -> Option<()> {
         let first = le32(payload, 0)? as usize;
         // Names whose record was lost stay empty rather than shift the others.
-        if first < self.names.len() || first > self.names.len() + 0x1_0000 {
+        if first < self.names.len() || first > NAME_LIMIT {
             return None;
         }
         self.names.resize(first, String::new());
         let mut rest = payload.get(4..)?;
         while let Some((length, after)) = rest.split_first_chunk::<2>() {
             let (name, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
+            if self.names.len() == NAME_LIMIT {
+                return None;
+            }
             self.names.push(String::from_utf8_lossy(name).into_owned());
             rest = after;
         }
@@ -321,11 +366,12 @@ impl Trace {
     }
 
     fn read_blocks(&mut self, payload: &[u8]) -> Option<()> {
-        const LIMIT: usize = 1 << 28;
         let (first, count, raw) = (le32(payload, 0)? as usize, le32(payload, 4)?, le32(payload, 8)? as usize);
-        if raw > LIMIT || first < self.blocks.len() || first > self.blocks.len() + LIMIT / 64 {
+        let last = first.checked_add(count as usize).filter(|last| *last <= BLOCK_LIMIT)?;
+        if first < self.blocks.len() || last == first || raw > BLOCKS_RECORD_LIMIT {
             return None;
         }
+        self.expanded = self.expanded.checked_add(raw).filter(|bytes| *bytes <= DICTIONARY_LIMIT)?;
         let bytes = zstd::bulk::decompress(payload.get(12..)?, raw).ok()?;
         self.blocks.resize(first, None);
         let mut rest = &bytes[..];
@@ -342,7 +388,7 @@ impl Trace {
             }));
             rest = after;
         }
-        Some(())
+        rest.is_empty().then_some(())
     }
 
     fn index_entries(&mut self) {
@@ -376,6 +422,15 @@ impl Trace {
     /// Damaged or torn places that were met while opening.
     pub fn faults(&self) -> &[RecordError] {
         &self.faults
+    }
+
+    /// The highest number of a block below `limit` whose record is lost.
+    pub fn newest_lost_block(&self, limit: u32) -> Option<u32> {
+        if limit as usize > self.blocks.len() {
+            return limit.checked_sub(1);
+        }
+        let below = self.blocks.get(..limit as usize)?;
+        below.iter().rposition(Option::is_none).map(|number| number as u32)
     }
 
     /// All segments, in recorded order.
@@ -421,29 +476,36 @@ impl Trace {
             .map_err(error)
     }
 
-    fn payload(&self, offset: u64) -> Result<&[u8], TraceError> {
-        self.record(offset)?
-            .payload()
-            .map_err(|source| TraceError::Record { path: self.path.clone(), source })
+    fn payload(&self, offset: u64, kind: u32) -> Result<&[u8], TraceError> {
+        let error = |source| TraceError::Record { path: self.path.clone(), source };
+        let record = self.record(offset)?;
+        if record.kind != kind {
+            return Err(error(RecordError::Unexpected { offset }));
+        }
+        record.payload().map_err(error)
     }
 
     /// Reads a segment: its head and its streams.
     pub fn read_segment(&self, segment: &SegmentEntry) -> Result<(Head, Streams), TraceError> {
         let error = |source| TraceError::Segment { path: self.path.clone(), offset: segment.offset, source };
-        let (head, rest) = Head::read(self.payload(segment.offset)?).map_err(error)?;
+        let (head, rest) = Head::read(self.payload(segment.offset, kind::SEGMENT)?).map_err(error)?;
+        let told = (segment.first, segment.instructions, segment.blocks, segment.flags);
+        if (head.first, head.instructions, head.blocks, head.flags) != told {
+            return Err(error(SegmentError::Table));
+        }
         Ok((head, Streams::read(rest).map_err(error)?))
     }
 
     /// Reads a segment's head only.
     pub fn read_head(&self, segment: &SegmentEntry) -> Result<Head, TraceError> {
         let error = |source| TraceError::Segment { path: self.path.clone(), offset: segment.offset, source };
-        Ok(Head::read(self.payload(segment.offset)?).map_err(error)?.0)
+        Ok(Head::read(self.payload(segment.offset, kind::SEGMENT)?).map_err(error)?.0)
     }
 
     /// A segment's index; `None` if it has none.
     pub fn read_index(&self, segment: &SegmentEntry) -> Result<Option<PackedIndex<'_>>, TraceError> {
         let Some(offset) = segment.index else { return Ok(None) };
         let error = |source| TraceError::Segment { path: self.path.clone(), offset, source };
-        PackedIndex::new(self.payload(offset)?).map(Some).map_err(error)
+        PackedIndex::new(self.payload(offset, kind::INDEX)?).map(Some).map_err(error)
     }
 }

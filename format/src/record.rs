@@ -32,6 +32,12 @@ pub enum RecordError {
         /// Where a record should start.
         offset: u64,
     },
+    /// The record is whole and can't be what it says, or not at this place.
+    #[error("the record at offset {offset} is out of place, or its contents contradict each other")]
+    Unexpected {
+        /// Where the record starts.
+        offset: u64,
+    },
     /// The payload is not what was written.
     #[error(
         "the payload of the record at offset {offset} is damaged: its checksum is {found:08x}, the head says {expected:08x}"
@@ -52,6 +58,7 @@ impl RecordError {
         match self {
             RecordError::Torn { offset, .. }
             | RecordError::NoRecord { offset }
+            | RecordError::Unexpected { offset }
             | RecordError::Damaged { offset, .. } => *offset,
         }
     }

@@ -260,6 +260,11 @@ impl Shadow {
         (page.generation == self.generation).then_some(page)
     }
 
+    /// How many pages this segment mapped.
+    pub fn touched_count(&self) -> usize {
+        self.touched.len()
+    }
+
     /// All pages that this segment mapped, in no order.
     pub fn touched_pages(&self) -> impl Iterator<Item = &Page> {
         self.touched.iter().map(|&index| &*self.pages[index as usize])

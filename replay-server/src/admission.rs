@@ -105,7 +105,9 @@ pub fn admit(body: &[u8]) -> Admission {
     }
     match std::str::from_utf8(body) {
         Ok(text) if text.is_ascii() => admit_text(text).unwrap_or_else(Admission::Refuse),
-        _ => Admission::Refuse(MALFORMED),
+        // The packets with binary data that are not writes (qSearch:memory, vFile:pwrite) are not implemented. An error
+        // would tell gdb that a search was made and found nothing.
+        _ => UNSUPPORTED,
     }
 }
 
@@ -314,6 +316,12 @@ mod tests {
 
     fn forwarded(packet: &str) -> Admission {
         Admission::Forward(packet.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn a_search_with_binary_data_is_not_implemented() {
+        assert_eq!(admit(b"qSearch:memory:0;8000;\x00\xe0\x8e\xe0"), Admission::Answer(""));
+        assert_eq!(admit(b"qSearch:memory:0;8000;text"), Admission::Answer(""));
     }
 
     #[test]

@@ -52,11 +52,16 @@ pub(crate) struct Snapshot {
     next_surprise: u64,
     surprise_kind: u64,
     limit: u64,
+    finished: bool,
     journal: usize,
 }
 
 /// Number of the register CPSR.
 const CPSR: u32 = 16;
+/// Bits of all registers.
+const ALL_REGISTERS: u32 = 0x1_ffff;
+/// Registers that an exception changes: its mode's stack pointer and link register, the program counter, CPSR.
+const EXCEPTION_REGISTERS: u32 = 0x1_e000;
 const ENTRY_CACHE: usize = 1 << 14;
 
 /// See the [module](self).
@@ -81,6 +86,12 @@ pub struct Engine<J> {
     entry_cache: Box<[(u64, u32)]>,
     /// Registers that the trace does not prove after the segment's last instruction: bit n for register n.
     pub(crate) unproven: u32,
+    /// Causes of discontinuities since somebody last took them, kept only if somebody wants them.
+    pub(crate) discontinuities: Option<Vec<u8>>,
+    /// Everything was executed and compared.
+    finished: bool,
+    /// See [`Program::newest_lost`].
+    newest_lost: Option<u32>,
 }
 
 impl<J: Journal> Engine<J> {
@@ -100,6 +111,9 @@ impl<J: Journal> Engine<J> {
             started: vec![Slot::default(); program.trace().block_count()],
             entry_cache: vec![(u64::MAX, 0); ENTRY_CACHE].into_boxed_slice(),
             unproven: 0,
+            discontinuities: None,
+            finished: false,
+            newest_lost: None,
             program,
         }
     }
@@ -122,23 +136,35 @@ impl<J: Journal> Engine<J> {
         self.ordinal = 0;
         self.checked = 0;
         self.unproven = 0;
+        self.finished = false;
+        self.newest_lost = self.program.newest_lost(&head);
         self.head = head;
+        if self.head.vcpu != 0 {
+            return Err(self.divergence("it begins on another vCPU than the first, which is not supported"));
+        }
         let registers = <[u32; 17]>::try_from(&self.head.registers[..]);
         let registers = registers.map_err(|_| self.divergence("the keyframe does not have 17 registers"))?;
         self.cpu = Cpu::new(&Registers(registers));
         self.memory.begin(streams).map_err(|error| self.stream_error(&error))?;
+        self.memory.set_limit(self.base_limit());
         self.next_control = 0;
         self.advance_control()
     }
 
     #[cold]
-    fn divergence(&self, reason: impl Into<String>) -> Divergence {
+    pub(crate) fn divergence(&self, reason: impl Into<String>) -> Divergence {
         Divergence { segment: self.head.first, executed: self.executed, reason: reason.into() }
     }
 
     #[cold]
     fn stream_error(&self, error: &SegmentError) -> Divergence {
         self.divergence(error.to_string())
+    }
+
+    /// The number of accesses after which no instruction makes another, unless a discontinuity comes first: where the
+    /// recording ended in the middle of an instruction.
+    fn base_limit(&self) -> u64 {
+        if self.head.flags & FLAG_OPEN_END != 0 { self.head.accesses } else { u64::MAX }
     }
 
     fn advance_control(&mut self) -> Result<(), Divergence> {
@@ -192,12 +218,17 @@ impl<J: Journal> Engine<J> {
 
     #[cold]
     fn no_block(&self, address: u32) -> Divergence {
-        self.divergence(format!("the model arrives at {address:#010x}, where the trace has no block"))
+        let lost =
+            if self.newest_lost.is_some() { ": a part of its dictionary of blocks is lost" } else { "" };
+        self.divergence(format!("the model arrives at {address:#010x}, where the trace has no block{lost}"))
     }
 
     /// The first visit of an entry point in this segment.
     fn first_entry(&mut self, entry: u32) -> Option<u32> {
         let id = self.program.first_expected(entry, self.head.dictionary)?;
+        if self.newest_lost.is_some_and(|lost| lost > id) {
+            return None;
+        }
         self.set_entry(entry, id);
         Some(id)
     }
@@ -312,7 +343,21 @@ impl<J: Journal> Engine<J> {
                 self.run = Some(run);
             }
         }
+        if self.executed == self.head.instructions && !self.finished {
+            self.finish()?;
+            self.finished = true;
+        }
         Ok(())
+    }
+
+    /// Passes the blocks of which nothing starts that come next. Each may end in a discontinuity, so the registers at a
+    /// position are those after them.
+    pub(crate) fn settle(&mut self) -> Result<(), Divergence> {
+        if self.executed < self.head.instructions {
+            self.next_run().map(drop)
+        } else {
+            self.run_to(self.head.instructions)
+        }
     }
 
     /// The block that the next instruction belongs to, entering it if necessary; `None` at the segment's end.
@@ -361,7 +406,11 @@ impl<J: Journal> Engine<J> {
                     if let Some(error) = self.memory.error.take() {
                         return Err(self.stream_error(&error));
                     }
-                    if index as u32 + 1 != run.started || run.discontinuity.is_none() {
+                    let last_of_block = index as u32 + 1 == run.started;
+                    if last_of_block && run.discontinuity.is_none() && self.at_open_end() {
+                        // What it did to the registers before the recording ended, if anything, is not known.
+                        self.unproven = ALL_REGISTERS;
+                    } else if !last_of_block || run.discontinuity.is_none() {
                         return Err(self.divergence(format!(
                             "the instruction at {:#010x} makes more accesses than the trace has",
                             block.address_of(index)
@@ -376,6 +425,11 @@ impl<J: Journal> Engine<J> {
         Ok(())
     }
 
+    /// The next instruction is the last one, and the trace does not say whether it completed.
+    fn at_open_end(&self) -> bool {
+        self.executed + 1 == self.head.instructions && self.head.flags & FLAG_OPEN_END != 0
+    }
+
     #[inline(never)]
     fn run_opaque(&mut self, block: &Block, run: &Run) -> Result<(), Divergence> {
         let index = run.index as usize;
@@ -386,11 +440,11 @@ impl<J: Journal> Engine<J> {
             self.memory.opaque_accesses().map_err(|error| self.stream_error(&error))?;
         }
         let last_of_block = run.index + 1 == run.started;
-        let last_of_all = self.executed + 1 == self.head.instructions && self.head.flags & FLAG_OPEN_END != 0;
-        if last_of_block && (run.discontinuity.is_some() || last_of_all) {
-            // Its results were never read: a keyframe follows, or nothing does.
-            if last_of_all && run.discontinuity.is_none() {
-                self.unproven |= opaque.writes | if opaque.changes_mode { 0x7f00 } else { 0 };
+        if last_of_block && (run.discontinuity.is_some() || self.at_open_end()) {
+            // Its results were never read: a keyframe follows, or nothing does. It may have ended in an exception.
+            if run.discontinuity.is_none() {
+                let banked = if opaque.changes_mode { 0x7f00 } else { 0 };
+                self.unproven |= opaque.writes | banked | EXCEPTION_REGISTERS;
             }
             return self.complete(block, index, 0, &[]);
         }
@@ -449,30 +503,31 @@ impl<J: Journal> Engine<J> {
     #[inline]
     fn leave(&mut self, block: &Block, run: &Run) -> Result<(), Divergence> {
         self.memory.digest.block(block.address(), run.started);
-        if run.discontinuity.is_some() {
-            self.discontinuity()?;
-        }
-        if self.executed == self.head.instructions {
-            self.finish()?;
+        if let Some(cause) = run.discontinuity {
+            self.discontinuity(cause)?;
         }
         Ok(())
     }
 
     #[cold]
-    fn discontinuity(&mut self) -> Result<(), Divergence> {
+    fn discontinuity(&mut self, cause: u8) -> Result<(), Divergence> {
         if self.memory.accesses != self.memory.limit {
             return Err(self.divergence(format!(
                 "the block before a discontinuity makes fewer accesses ({} fewer) than the trace has",
                 self.memory.limit.saturating_sub(self.memory.accesses)
             )));
         }
-        self.memory.set_limit(u64::MAX);
+        self.memory.set_limit(self.base_limit());
         let mut registers = Registers::default();
         for register in &mut registers.0 {
             let memory = &mut self.memory;
             *register = memory.cursor.keyframe(&memory.streams).map_err(|error| self.stream_error(&error))?;
         }
         self.cpu = Cpu::new(&registers);
+        if let Some(causes) = &mut self.discontinuities {
+            causes.push(cause);
+        }
+        self.unproven = 0;
         Ok(())
     }
 
@@ -501,8 +556,8 @@ impl<J: Journal> Engine<J> {
             }
             let address = self.program.block(run.id).map(Block::address);
             self.memory.digest.block(address.unwrap_or_default(), 0);
-            if run.discontinuity.is_some() {
-                self.discontinuity()?;
+            if let Some(cause) = run.discontinuity {
+                self.discontinuity(cause)?;
             }
         }
         self.check_digest()?;
@@ -516,6 +571,7 @@ impl<J: Journal> Engine<J> {
         for stream in [Stream::OpaqueAccesses, Stream::Results, Stream::Keyframes, Stream::Checkpoints] {
             self.expect_end(stream)?;
         }
+        self.expect_end(Stream::DeviceWrites)?;
         Ok(())
     }
 
@@ -550,6 +606,7 @@ impl Engine<FullJournal> {
             next_surprise: self.memory.next_surprise,
             surprise_kind: self.memory.surprise_kind,
             limit: self.memory.limit,
+            finished: self.finished,
             journal: self.memory.journal.len(),
         }
     }
@@ -563,6 +620,7 @@ impl Engine<FullJournal> {
         self.ordinal = snapshot.ordinal;
         self.next_control = snapshot.next_control;
         self.checked = snapshot.checked;
+        self.finished = snapshot.finished;
         let memory = &mut self.memory;
         memory.journal.undo_to(snapshot.journal, &mut memory.shadow, &mut self.entries, &mut self.started);
         memory.cursor = snapshot.cursor;

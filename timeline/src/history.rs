@@ -16,8 +16,27 @@ pub(crate) struct History {
     written: HashMap<u64, Vec<u32>>,
     /// For each virtual page what was behind it at the end of segments, where that changed, by rising segment.
     mapped: HashMap<u32, Vec<(u32, Target)>>,
-    /// Segments without a readable index: what they did is not known, so nothing before them is.
-    blind: Vec<u32>,
+    /// Where memory may have changed in ways that are not known, rising.
+    blind: Vec<Blind>,
+}
+
+/// Something that is not known: what a memory held before it says nothing of what it holds after.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Blind {
+    /// Segments are missing before this one.
+    Before(u32),
+    /// This segment has no readable index.
+    During(u32),
+}
+
+impl Blind {
+    /// The first segment of which everything is known again.
+    fn end(self) -> u32 {
+        match self {
+            Blind::Before(segment) => segment,
+            Blind::During(segment) => segment.saturating_add(1),
+        }
+    }
 }
 
 impl History {
@@ -31,11 +50,11 @@ impl History {
         let mut end = 0;
         for ((number, index), segment) in (0u32..).zip(&indexes).zip(segments) {
             if segment.first != end {
-                history.blind.push(number);
+                history.blind.push(Blind::Before(number));
             }
             end = segment.end();
             let Some(index) = index else {
-                history.blind.push(number);
+                history.blind.push(Blind::During(number));
                 continue;
             };
             for page in index.pages.iter().filter(|page| page.written != 0) {
@@ -48,20 +67,17 @@ impl History {
                 }
             }
         }
-        history.blind.dedup();
         history
     }
 
     /// Segments before `segment` that wrote to a physical page, latest first, and whether the walk ends at a segment
     /// of which nothing is known, rather than at the start of the recording.
     pub(crate) fn writers(&self, page: u64, segment: u32) -> (impl Iterator<Item = u32>, bool) {
-        let blind =
-            self.blind.get(..self.blind.partition_point(|blind| *blind < segment)).unwrap_or_default();
-        let floor = blind.last().copied();
+        let floor = self.known_from(segment);
         let all = self.written.get(&page).map_or(&[][..], Vec::as_slice);
         let before = all.get(..all.partition_point(|writer| *writer < segment)).unwrap_or_default();
         (
-            before.iter().rev().copied().take_while(move |writer| floor.is_none_or(|floor| *writer > floor)),
+            before.iter().rev().copied().take_while(move |writer| floor.is_none_or(|floor| *writer >= floor)),
             floor.is_some(),
         )
     }
@@ -71,7 +87,14 @@ impl History {
         let changes = self.mapped.get(&page)?;
         let after = changes.partition_point(|(number, _)| *number < segment);
         let (number, target) = changes.get(after.checked_sub(1)?)?;
-        let lost = self.blind.iter().any(|blind| *blind > *number && *blind < segment);
+        let lost = self.known_from(segment).is_some_and(|from| *number < from);
         (!lost).then_some(*target)
+    }
+
+    /// The first segment from which on everything up to the start of `segment` is known; `None`: from the start of the
+    /// recording on.
+    fn known_from(&self, segment: u32) -> Option<u32> {
+        let before = self.blind.partition_point(|blind| blind.end() <= segment);
+        self.blind.get(before.checked_sub(1)?).map(|blind| blind.end())
     }
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
+use ktrace_format::header::{Architecture, ByteOrder};
 use ktrace_format::memory::Image;
+use ktrace_format::segment::Head;
 use ktrace_format::segment::encoder::entry_key;
 use ktrace_format::{Trace, TraceError};
 use ktrace_machine::arm::Mode;
@@ -34,6 +36,14 @@ impl Program {
     /// Opens the trace in a directory and its initial memory, if that was captured.
     pub fn open(directory: &Path) -> Result<Program, TraceError> {
         let trace = Trace::open(directory)?;
+        let unsupported = match (trace.header().arch, trace.header().byte_order) {
+            (Architecture::Arm, ByteOrder::Little) => None,
+            (Architecture::Arm, ByteOrder::Big) => Some("a big-endian ARM guest"),
+            (Architecture::Mips, _) => Some("a MIPS guest"),
+        };
+        if let Some(what) = unsupported {
+            return Err(TraceError::Unsupported { path: trace.path().to_owned(), what });
+        }
         let image = Image::open(directory).ok();
         let mut entry_blocks: Vec<EntryPoint> = Vec::new();
         let mut entries = vec![NO_ENTRY; trace.block_count()].into_boxed_slice();
@@ -95,6 +105,23 @@ impl Program {
     /// The key of an entry point.
     pub fn entry_key(&self, entry: u32) -> Option<u64> {
         self.entry_blocks.get(entry as usize).map(|entry| entry.key)
+    }
+
+    /// The newest block that a segment may expect somewhere and whose record is lost: where an older one seems to be
+    /// expected, that may be wrong.
+    pub fn newest_lost(&self, head: &Head) -> Option<u32> {
+        let lost = self.trace.newest_lost_block(head.dictionary)?;
+        // The index, if it can be read, says which blocks ran.
+        let mut segments = self.trace.segments().iter();
+        let segment =
+            segments.find(|entry| (entry.first, entry.instructions) == (head.first, head.instructions));
+        match segment.and_then(|entry| self.trace.read_index(entry).ok()??.index().ok()) {
+            Some(index) => {
+                let expected = |id: &u32| *id < head.dictionary && self.trace.block(*id).is_none();
+                index.blocks.into_iter().rev().find(expected)
+            }
+            None => Some(lost),
+        }
     }
 
     /// The block that is expected at an entry point where none has run in a segment that began when the dictionary

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use ktrace_format::shadow::{PAGE_BYTES, Target};
+use ktrace_format::shadow::PAGE_BYTES;
 use ktrace_format::{Position, TraceError};
 use ktrace_machine::arm::description;
 
@@ -125,11 +125,29 @@ impl Recording {
         self.history.get_or_init(|| History::build(&self.program))
     }
 
-    /// What is behind a virtual page here; the page was last seen in this segment or in an earlier one.
-    fn target(&self, address: u32) -> Option<Target> {
-        self.window
-            .target(address)
-            .or_else(|| self.history().target_before(address >> 12, self.window.segment() as u32))
+    /// The physical page behind a virtual one here. An access of this segment has shown it, or the translation tables
+    /// say so, or, where these are not known, an access of an earlier segment has shown it.
+    fn physical_page(&self, address: u32) -> Option<u64> {
+        if let Some(target) = self.window.target(address) {
+            return target.physical_page();
+        }
+        if let Some(registers) = self.window.translation() {
+            let physical = registers.translate(address, &mut |at, bytes| self.read_number(at, bytes));
+            if let Some(physical) = physical {
+                let canonical = self.program.image().map_or(physical, |image| image.canonical(physical));
+                return Some(canonical / PAGE_BYTES as u64);
+            }
+        }
+        self.history().target_before(address >> 12, self.window.segment() as u32)?.physical_page()
+    }
+
+    /// A little-endian number in physical memory, if all its bytes are known.
+    fn read_number(&self, physical: u64, bytes: usize) -> Option<u64> {
+        let canonical = self.program.image().map_or(physical, |image| image.canonical(physical));
+        let mut read = [None; 8];
+        let part = read.get_mut(..bytes)?;
+        self.read_physical(canonical / PAGE_BYTES as u64, canonical as usize % PAGE_BYTES, part);
+        part.iter().rev().try_fold(0, |number, byte| Some(number << 8 | u64::from((*byte)?)))
     }
 
     /// Bytes of one physical page from `offset` on; the window stands at the present position.
@@ -391,7 +409,7 @@ impl Replay for Recording {
             let offset = here as usize % PAGE_BYTES;
             let length = (PAGE_BYTES - offset).min(into.len() - done);
             let Some(part) = into.get_mut(done..done + length) else { break };
-            if let Some(page) = self.target(here).and_then(Target::physical_page) {
+            if let Some(page) = self.physical_page(here) {
                 self.read_physical(page, offset, part);
             }
             if part.contains(&None) {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ktrace_format::digest::Digest;
 use ktrace_format::segment::cursor::{Cursor, OpaqueAccess};
-use ktrace_format::segment::{SegmentError, Streams, surprise};
+use ktrace_format::segment::{SegmentError, Stream, Streams, surprise};
 use ktrace_format::shadow::{Behaviour, Mapping, PAGE_BYTES, Shadow, known_bits, within_line};
 use ktrace_machine::bus::{AccessSize, Bus, Halt};
 
@@ -12,6 +12,9 @@ use crate::journal::{Journal, Undo};
 
 /// Pages that a replay keeps from one segment to the next: 64 MiB.
 const PAGE_LIMIT: usize = 12_000;
+
+/// Physical pages that one segment may touch: 1 GiB.
+const SEGMENT_PAGE_LIMIT: usize = 1 << 18;
 
 /// A memory access, for those who watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,7 +26,7 @@ pub struct Access {
     /// A store.
     pub store: bool,
     /// Value, zero-extended.
-    pub value: u64,
+    pub value: u128,
     /// Physical address, if the page is memory.
     pub physical: Option<u64>,
     /// Number of the device's name, and the physical address there.
@@ -129,6 +132,9 @@ impl<J: Journal> SegmentMemory<J> {
 
     fn set_mapping(&mut self, address: u32) -> Result<Mapping, SegmentError> {
         let target = self.cursor.target(&self.streams)?;
+        if self.shadow.touched_count() >= SEGMENT_PAGE_LIMIT {
+            return Err(SegmentError::Stream(Stream::Mappings));
+        }
         let old = self.shadow.raw_mapping(address);
         self.journal.note(|| Undo::Mapping { address, mapping: old });
         Ok(self.shadow.map(address, target, |_| ()))
@@ -162,7 +168,7 @@ impl<J: Journal> SegmentMemory<J> {
         page.data[offset] = byte;
     }
 
-    fn note_access(&mut self, address: u32, bytes: usize, store: bool, value: u64) {
+    fn note_access(&mut self, address: u32, bytes: usize, store: bool, value: u128) {
         if self.log.is_some() {
             let mapping =
                 self.shadow.mapping(address).filter(|mapping| mapping.behaviour != Behaviour::Device);
@@ -217,7 +223,7 @@ impl<J: Journal> SegmentMemory<J> {
             }
         };
         self.digest.access(address, bytes as u8, false, value);
-        self.note_access(address, bytes, false, value);
+        self.note_access(address, bytes, false, u128::from(value));
         self.accesses += 1;
         Ok(value)
     }
@@ -234,7 +240,7 @@ impl<J: Journal> SegmentMemory<J> {
     fn try_store(&mut self, address: u32, bytes: usize, value: u64) -> Result<(), SegmentError> {
         self.write(address, &value.to_le_bytes()[..bytes])?;
         self.digest.access(address, bytes as u8, true, value);
-        self.note_access(address, bytes, true, value);
+        self.note_access(address, bytes, true, u128::from(value));
         self.accesses += 1;
         Ok(())
     }
@@ -289,7 +295,7 @@ impl<J: Journal> SegmentMemory<J> {
         } else {
             self.digest.access(address, bytes as u8, store, low);
         }
-        self.note_access(address, bytes, store, low);
+        self.note_access(address, bytes, store, u128::from(low) | u128::from(high) << 64);
         self.accesses += 1;
         Ok(())
     }

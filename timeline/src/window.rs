@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use ktrace_format::TraceError;
 use ktrace_format::reader::SegmentEntry;
+use ktrace_format::segment::FLAG_OPEN_END;
+use ktrace_format::segment::cursor::{Translation, translations};
 use ktrace_format::shadow::{Behaviour, PAGE_BYTES, Target};
 
-use crate::engine::{Engine, Snapshot};
+use ktrace_machine::arm::translation::TranslationRegisters;
+
+use crate::engine::{Divergence, Engine, Snapshot};
 use crate::journal::FullJournal;
 use crate::program::Program;
+use crate::verify::keyframe_mismatch;
 
 /// Instructions between snapshots made when a segment is entered.
 const COARSE: u64 = 4096;
@@ -17,6 +22,8 @@ const COARSE: u64 = 4096;
 const FINE: u64 = 64;
 /// Fine snapshots are thinned out beyond this many snapshots.
 const SNAPSHOT_LIMIT: usize = 2048;
+/// Changes that are kept while a segment is shown, some 40 bytes each: many times what a recorder's segment makes.
+const JOURNAL_LIMIT: usize = 1 << 24;
 
 /// See the [module](self).
 pub(crate) struct Window {
@@ -30,6 +37,8 @@ pub(crate) struct Window {
     proved: u64,
     /// Why not all are.
     divergence: Option<String>,
+    /// The registers that govern translation, from which instruction on.
+    translations: Vec<Translation>,
 }
 
 impl Window {
@@ -42,6 +51,7 @@ impl Window {
             snapshots: Vec::new(),
             proved: 0,
             divergence: None,
+            translations: Vec::new(),
         }
     }
 
@@ -59,17 +69,21 @@ impl Window {
         self.snapshots.clear();
         self.proved = 0;
         self.divergence = None;
+        self.translations = translations(&streams).unwrap_or_default();
         let mut outcome = self.engine.begin(head, Arc::new(streams));
         if outcome.is_ok() {
             self.snapshots.push(self.engine.snapshot());
-            let mut until = 0;
-            while outcome.is_ok() && until < entry.instructions {
-                until = (until + COARSE).min(entry.instructions);
-                outcome = self.engine.run_to(until);
-            }
+            outcome = self.execute(entry.instructions);
         }
+        let next = program.trace().segments().get(number + 1);
+        let next = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0);
         match outcome {
-            Ok(()) => self.proved = entry.instructions,
+            Ok(()) => {
+                // Registers that never met memory are proved by the next keyframe alone.
+                let registers = self.engine.registers();
+                self.divergence = next.and_then(|next| keyframe_mismatch(&program, next, registers));
+                self.proved = if self.divergence.is_none() { entry.instructions } else { 0 };
+            }
             Err(divergence) => {
                 self.proved = self.engine.checked;
                 self.divergence = Some(divergence.to_string());
@@ -80,6 +94,20 @@ impl Window {
             self.engine.restore(&first);
         }
         Ok(())
+    }
+
+    fn execute(&mut self, instructions: u64) -> Result<(), Divergence> {
+        let mut until = 0;
+        loop {
+            until = (until + COARSE).min(instructions);
+            self.engine.run_to(until)?;
+            if self.engine.memory.journal.len() > JOURNAL_LIMIT {
+                return Err(self.engine.divergence("the segment changes more memory than can be kept"));
+            }
+            if until == instructions {
+                return Ok(());
+            }
+        }
     }
 
     /// Instructions of the segment that are proved.
@@ -97,22 +125,31 @@ impl Window {
         self.entry.first
     }
 
-    /// Goes to `offset` instructions after the segment's start, which must be proved.
+    /// Goes to `offset` instructions after the segment's start, which must be proved. False: nothing is known there.
     pub(crate) fn go(&mut self, offset: u64) -> bool {
-        let offset = offset.min(self.proved);
+        let Some(first) = self.snapshots.first().cloned() else { return false };
+        let shown = self.try_go(offset.min(self.proved)).is_ok();
+        if !shown {
+            // The engine stopped somewhere between two consistent states.
+            self.snapshots.truncate(1);
+            self.engine.restore(&first);
+        }
+        shown
+    }
+
+    fn try_go(&mut self, offset: u64) -> Result<(), Divergence> {
         if self.engine.executed > offset {
             self.snapshots.retain(|snapshot| snapshot.executed <= offset);
-            let Some(nearest) = self.snapshots.last().cloned() else { return false };
-            self.engine.restore(&nearest);
+            if let Some(nearest) = self.snapshots.last().cloned() {
+                self.engine.restore(&nearest);
+            }
         }
         // Far away coarse steps leave a trail; near the goal fine ones.
         while self.engine.executed < offset {
             let remaining = offset - self.engine.executed;
             let step = if remaining > 2 * COARSE { COARSE } else { FINE };
             let until = self.engine.executed + step.min(remaining);
-            if self.engine.run_to(until).is_err() {
-                return false;
-            }
+            self.engine.run_to(until)?;
             let last = self.snapshots.last().map_or(0, |snapshot| snapshot.executed);
             if self.engine.executed >= last + FINE {
                 self.snapshots.push(self.engine.snapshot());
@@ -125,7 +162,7 @@ impl Window {
                 number % 2 == 1
             });
         }
-        true
+        self.engine.settle()
     }
 
     /// The engine, standing where [`go`](Self::go) went.
@@ -147,6 +184,12 @@ impl Window {
             Behaviour::Ram => Target::Ram(shadow.page(mapping).number),
             Behaviour::Rom => Target::Rom(shadow.page(mapping).number),
         })
+    }
+
+    /// The registers that govern translation here, if they are known.
+    pub(crate) fn translation(&self) -> Option<TranslationRegisters> {
+        let after = self.translations.partition_point(|entry| entry.from <= self.engine.executed);
+        TranslationRegisters::from_recorded(&self.translations.get(after.checked_sub(1)?)?.registers)
     }
 
     /// A byte of physical memory, if this segment has seen it up to here.

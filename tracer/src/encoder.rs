@@ -237,6 +237,10 @@ impl Thread {
                     let keyframe = registers(take(&mut words, REGISTERS, first)?);
                     encoder.discontinuity(first as u8, &keyframe);
                 }
+                Tag::Translation => {
+                    let values = take(&mut words, address as usize, first)?;
+                    encoder.translation((first >> 32) as u32 & 0xffff, values);
+                }
                 Tag::Cut | Tag::End => {}
             }
         }

@@ -28,6 +28,9 @@ pub enum Tag {
     /// The recording ends. Bits 0–7 the reason, bit 8 set if the last instruction may not have completed,
     /// bits 32–47 as in `Block`.
     End = 10,
+    /// System registers that govern translation. Bits 0–31 how many words follow, bits 32–47 how many instructions of the
+    /// present block are done.
+    Translation = 11,
 }
 
 impl Tag {
@@ -40,7 +43,7 @@ impl Tag {
     /// The tag of a first word.
     #[inline]
     pub fn of(word: u64) -> Option<Tag> {
-        const TAGS: [Tag; 10] = [
+        const TAGS: [Tag; 11] = [
             Tag::Block,
             Tag::Load,
             Tag::Store,
@@ -51,6 +54,7 @@ impl Tag {
             Tag::Discontinuity,
             Tag::Cut,
             Tag::End,
+            Tag::Translation,
         ];
         TAGS.get((word >> 56).wrapping_sub(1) as usize).copied()
     }
@@ -91,7 +95,7 @@ mod tests {
         for tag in (0..=255u64).filter_map(|byte| Tag::of(byte << 56)) {
             assert_eq!(Tag::of(tag.word() | 0xff_ffff_ffff), Some(tag));
         }
-        assert_eq!((0..=255u64).filter_map(|byte| Tag::of(byte << 56)).count(), 10);
+        assert_eq!((0..=255u64).filter_map(|byte| Tag::of(byte << 56)).count(), 11);
         assert_eq!(Tag::of(0), None);
     }
 }

@@ -1,5 +1,6 @@
 //! Reads the guest's registers through QEMU's plugin interface.
 
+use std::collections::HashMap;
 use std::ffi::CStr;
 
 use qemu_plugin_sys::{
@@ -20,6 +21,12 @@ const NAMES: [&str; REGISTERS] = [
     "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "sp", "lr", "pc", "cpsr",
 ];
 
+/// System registers that are looked at. With the security extensions QEMU lists the secure bank with `_S`.
+const SYSTEM_NAMES: [&str; 10] =
+    ["VBAR", "VBAR_S", "MVBAR", "MVBAR_S", "HCR", "SCTLR", "SCTLR_S", "TTBCR", "TTBR0_EL1", "TTBR1_EL1"];
+/// Where exceptions can go besides the two architectural addresses.
+const VECTOR_BASES: [&str; 4] = ["VBAR", "VBAR_S", "MVBAR", "MVBAR_S"];
+
 /// The number of CPSR in a keyframe.
 pub const CPSR: usize = 16;
 
@@ -33,8 +40,8 @@ pub struct MissingRegister(&'static str);
 /// Handles of the registers.
 pub struct Registers {
     handles: [*mut qemu_plugin_register; REGISTERS],
-    /// VBAR, where exceptions go, if QEMU lists it.
-    vector_base: Option<*mut qemu_plugin_register>,
+    /// System registers by QEMU's names.
+    system: HashMap<&'static str, *mut qemu_plugin_register>,
     buffer: *mut GByteArray,
 }
 
@@ -42,7 +49,7 @@ impl Registers {
     /// Finds the registers. To be called on the vCPU's thread while it initializes.
     pub fn find() -> Result<Registers, MissingRegister> {
         let mut found = [None; REGISTERS];
-        let mut vector_base = None;
+        let mut system = HashMap::new();
         // SAFETY: QEMU calls the plugin on a vCPU's thread, as this function asks; the array is a fresh one of
         // `qemu_plugin_reg_descriptor`, which belongs to the caller. The strings it points to live as long as QEMU.
         unsafe {
@@ -53,8 +60,8 @@ impl Registers {
                     let Ok(name) = CStr::from_ptr(descriptor.name).to_str() else { continue };
                     if let Some(number) = NAMES.iter().position(|known| *known == name) {
                         found[number].get_or_insert(descriptor.handle);
-                    } else if name == "VBAR" {
-                        vector_base.get_or_insert(descriptor.handle);
+                    } else if let Some(known) = SYSTEM_NAMES.iter().find(|known| **known == name) {
+                        system.entry(*known).or_insert(descriptor.handle);
                     }
                 }
             }
@@ -68,20 +75,49 @@ impl Registers {
         }
         // SAFETY: GLib is loaded; the array is kept for ever.
         let buffer = unsafe { g_byte_array_new() };
-        Ok(Registers { handles, vector_base, buffer })
+        Ok(Registers { handles, system, buffer })
+    }
+
+    /// Four or eight bytes.
+    fn read_wide(&self, handle: *mut qemu_plugin_register) -> Option<u64> {
+        // SAFETY: the handle is one of QEMU's, this is the vCPU's thread in a callback that was registered to read
+        // registers, and the buffer is ours alone. QEMU appends the value, least significant byte first, and returns
+        // its length.
+        unsafe {
+            g_byte_array_set_size(self.buffer, 0);
+            let length = qemu_plugin_read_register(handle, self.buffer);
+            let data = (*self.buffer).data;
+            match length {
+                4 => Some(u64::from(u32::from_le_bytes(data.cast::<[u8; 4]>().read_unaligned()))),
+                8 => Some(u64::from_le_bytes(data.cast::<[u8; 8]>().read_unaligned())),
+                _ => None,
+            }
+        }
     }
 
     fn read_handle(&self, handle: *mut qemu_plugin_register) -> Option<u32> {
-        // SAFETY: the handle is one of QEMU's, this is the vCPU's thread in a callback that was registered to read
-        // registers, and the buffer is ours alone. QEMU appends the value, least significant byte first.
-        let bytes = unsafe {
-            g_byte_array_set_size(self.buffer, 0);
-            if qemu_plugin_read_register(handle, self.buffer) < 4 {
-                return None;
-            }
-            (*self.buffer).data.cast::<[u8; 4]>().read_unaligned()
-        };
-        Some(u32::from_le_bytes(bytes))
+        self.read_wide(handle).map(|value| value as u32)
+    }
+
+    fn system(&self, name: &str) -> Option<u64> {
+        self.read_wide(*self.system.get(name)?)
+    }
+
+    /// SCTLR, TTBCR, TTBR0 and TTBR1, which translate virtual addresses in the mode that `cpsr` says; `None` where
+    /// other registers do, or it is not clear which.
+    pub fn translation(&self, cpsr: u32) -> Option<[u64; 4]> {
+        const HYPERVISOR: u32 = 0x1a;
+        let stage_two = self.system.contains_key("HCR") && self.system("HCR")? & 1 != 0;
+        // With the security extensions there are two banks; which one counts is not worked out here, so it is unknown.
+        if cpsr & 0x1f == HYPERVISOR || stage_two || self.system.contains_key("SCTLR_S") {
+            return None;
+        }
+        Some([
+            self.system("SCTLR")?,
+            self.system("TTBCR")?,
+            self.system("TTBR0_EL1")?,
+            self.system("TTBR1_EL1")?,
+        ])
     }
 
     /// One register of a keyframe, by number; `None` if QEMU does not give it. To be called in a callback that may
@@ -105,9 +141,8 @@ impl Registers {
         address & 3 == 0
             && (base == 0
                 || base == 0xffff_0000
-                || self
-                    .vector_base
-                    .and_then(|handle| self.read_handle(handle))
-                    .is_some_and(|vbar| vbar & !0x1f == base))
+                || VECTOR_BASES
+                    .iter()
+                    .any(|name| self.system(name).is_some_and(|vbar| vbar as u32 & !0x1f == base)))
     }
 }

@@ -1,4 +1,4 @@
-//! How the records of a memory image look: kinds, and the coding of a region. `SPEC-memory.md` has the same in prose.
+//! How the records of a memory image look: kinds, and the coding of a region. `SPEC.md` has the same in prose.
 
 use super::{Region, RegionKind};
 
@@ -14,7 +14,7 @@ pub(super) const KIND_END: u32 = 4;
 /// Bytes of content in a chunk as this version writes it; a region's last chunk may be shorter.
 pub(super) const CHUNK_BYTES: u32 = 64 << 10;
 /// The sizes of chunks that a reader takes.
-pub(super) const CHUNK_BYTES_TAKEN: std::ops::RangeInclusive<u32> = 4 << 10..=16 << 20;
+pub(super) const CHUNK_BYTES_TAKEN: std::ops::RangeInclusive<u32> = 4 << 10..=1 << 20;
 
 /// Bytes of a region record before the name.
 const FIXED_BYTES: usize = 32;

@@ -3,9 +3,41 @@
 //! A [`Cursor`] is a set of offsets, cheap to copy: a replay that goes back to a snapshot puts the old one back.
 
 use super::target::read_target;
-use super::{STREAMS, SegmentError, Stream, Streams, access, control, surprise};
+use super::{
+    OPAQUE_ACCESS_LIMIT, STREAMS, SegmentError, Stream, Streams, TRANSLATION_ENTRY_LIMIT, TRANSLATION_LIMIT,
+    access, control, surprise,
+};
 use crate::shadow::Target;
 use crate::varint;
+
+/// The system registers that govern translation from some instruction on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// Instructions of the segment before.
+    pub from: u64,
+    /// The registers in the machine's order; empty if they are not known.
+    pub registers: Vec<u64>,
+}
+
+/// All translation entries of a segment, in order.
+pub fn translations(streams: &Streams) -> Result<Vec<Translation>, SegmentError> {
+    let bad = || SegmentError::Stream(Stream::Translation);
+    let mut cursor = Cursor::default();
+    let (mut entries, mut from) = (Vec::new(), 0u64);
+    while !cursor.at_end(streams, Stream::Translation) {
+        from = from.checked_add(cursor.number(streams, Stream::Translation)?).ok_or_else(bad)?;
+        let [count] = cursor.bytes(streams, Stream::Translation)?;
+        if count > TRANSLATION_LIMIT || entries.len() == TRANSLATION_ENTRY_LIMIT {
+            return Err(bad());
+        }
+        let mut registers = Vec::with_capacity(usize::from(count));
+        for _ in 0..count {
+            registers.push(u64::from_le_bytes(cursor.bytes(streams, Stream::Translation)?));
+        }
+        entries.push(Translation { from, registers });
+    }
+    Ok(entries)
+}
 
 /// Where the next entry of each stream is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -161,7 +193,11 @@ impl Cursor {
 
     /// How many accesses the opaque instruction under way made.
     pub fn opaque_count(&mut self, streams: &Streams) -> Result<u64, SegmentError> {
-        self.number(streams, Stream::OpaqueAccesses)
+        let count = self.number(streams, Stream::OpaqueAccesses)?;
+        if count > OPAQUE_ACCESS_LIMIT {
+            return Err(SegmentError::Stream(Stream::OpaqueAccesses));
+        }
+        Ok(count)
     }
 
     /// The next of them.
@@ -170,7 +206,7 @@ impl Cursor {
         let [flags] = self.bytes::<1>(streams, Stream::OpaqueAccesses)?;
         let address = u32::from_le_bytes(self.bytes(streams, Stream::OpaqueAccesses)?);
         let bytes = 1usize << (flags & access::SIZE);
-        if bytes > 16 {
+        if bytes > 16 || flags & !access::ALL != 0 {
             return Err(bad);
         }
         let slice = self.slice(streams, Stream::OpaqueAccesses).get(..bytes).ok_or(bad)?;

@@ -145,6 +145,8 @@ pub struct Encoder<M> {
     mapped: Vec<u32>,
     opaque_counts: HashMap<u32, u64>,
     discontinuities: u64,
+    /// Instructions before the last translation entry.
+    last_translation: u64,
     compressor: zstd::bulk::Compressor<'static>,
     index: IndexWriter,
 }
@@ -183,6 +185,7 @@ impl<M: InitialMemory> Encoder<M> {
             mapped: Vec::new(),
             opaque_counts: HashMap::new(),
             discontinuities: 0,
+            last_translation: 0,
             compressor: zstd::bulk::Compressor::new(COMPRESSION_LEVEL)?,
             index: IndexWriter::new()?,
         })
@@ -206,6 +209,8 @@ impl<M: InitialMemory> Encoder<M> {
     /// Starts a segment at position `first` with all registers. Blocks entered so far must have ended.
     pub fn begin_segment(&mut self, first: u64, vcpu: u32, registers: &[u32]) {
         self.generation += 1;
+        self.flags = 0;
+        self.pending.clear();
         self.shadow.begin_segment();
         self.remapped.clear();
         for stream in &mut self.streams {
@@ -228,6 +233,7 @@ impl<M: InitialMemory> Encoder<M> {
         self.mapped.clear();
         self.opaque_counts.clear();
         self.discontinuities = 0;
+        self.last_translation = 0;
     }
 
     /// A block was entered. The one before it must have ended.
@@ -468,7 +474,7 @@ impl<M: InitialMemory> Encoder<M> {
         self.accesses += 1;
     }
 
-    /// A modelled instruction stored the low `bytes` bytes (1, 2, 4, 8) of `value` at `address`.
+    /// A modelled instruction stored `value` (zero-extended) of `bytes` bytes (1, 2, 4, 8) at `address`.
     #[inline]
     pub fn store(&mut self, address: u32, bytes: u8, value: u64) {
         self.digest.access(address, bytes, true, value);
@@ -523,6 +529,7 @@ impl<M: InitialMemory> Encoder<M> {
     pub fn opaque_access(&mut self, index: u16, address: u32, flags: u8, value: u64, high: u64) {
         let size = 1usize << (flags & access::SIZE).min(4);
         let store = flags & access::STORE != 0;
+        let value = value & crate::shadow::mask_of_bytes(size.min(8));
         if size == 16 {
             self.digest.access(address, 8, store, value);
             self.digest.access(address.wrapping_add(8), 8, store, high);
@@ -570,9 +577,23 @@ impl<M: InitialMemory> Encoder<M> {
         }
     }
 
-    /// Registers after an opaque instruction, those that it may have written, in rising order.
+    /// Registers after an opaque instruction, those that it may have written: CPSR comes first if it is among them (which
+    /// others are can depend on it), then r0 to r15 in rising order. It can be called for one or some at a time.
     pub fn opaque_results(&mut self, values: &[u32]) {
         let stream = &mut self.streams[Stream::Results as usize];
+        for value in values {
+            stream.extend(value.to_le_bytes());
+        }
+    }
+
+    /// After `index` instructions of the block under way (or before the segment's first block), the system registers
+    /// that govern translation have these values, in the machine's order; none if they are not known.
+    pub fn translation(&mut self, index: u32, values: &[u64]) {
+        let instructions = self.head.instructions + u64::from(index);
+        let stream = &mut self.streams[Stream::Translation as usize];
+        varint::write(stream, instructions - self.last_translation);
+        self.last_translation = instructions;
+        stream.push(values.len() as u8);
         for value in values {
             stream.extend(value.to_le_bytes());
         }
@@ -597,10 +618,22 @@ impl<M: InitialMemory> Encoder<M> {
         write_payload(&self.head, &self.streams, &mut self.compressor, &mut into.segment)?;
         self.run.sort_unstable();
         self.mapped.sort_unstable();
-        self.index.write(&self.run, &self.mapped, &self.opaque_counts, &self.shadow, &mut into.index)?;
+        let mapped: Vec<_> = self.mapped.iter().map(|&page| (page, self.target_at_end(page))).collect();
+        self.index.write(&self.run, &mapped, &self.opaque_counts, &self.shadow, &mut into.index)?;
         into.head.clone_from(&self.head);
         into.discontinuities = self.discontinuities;
         Ok(())
+    }
+}
+
+impl<M> Encoder<M> {
+    /// What is behind a virtual page of this segment: also where it has changed and was not accessed since.
+    fn target_at_end(&self, page: u32) -> Target {
+        let told = self.targets.get(page as usize).copied().flatten().unwrap_or(Target::Device);
+        match told {
+            Target::Ram(number) if self.read_only.contains(&number) => Target::Rom(number),
+            _ => told,
+        }
     }
 }
 

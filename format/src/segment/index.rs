@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use super::target::{read_target, write_target};
 use super::{STREAM_LIMIT, SegmentError};
-use crate::shadow::{Behaviour, LINE_BYTES, Page, Shadow, Target};
+use crate::shadow::{LINE_BYTES, Page, Shadow, Target};
 use crate::varint;
 
 /// Lines of one physical page.
@@ -30,7 +30,7 @@ pub struct Index {
     pub blocks: Vec<u32>,
     /// Pages that were touched, rising.
     pub pages: Vec<PageLines>,
-    /// What was behind virtual pages when they were last accessed: the number of the virtual page, rising.
+    /// What was behind the virtual pages that were accessed, at the segment's end: the number of the virtual page, rising.
     pub mappings: Vec<(u32, Target)>,
     /// How often opaque instructions started: number of the mnemonic, count.
     pub opaque: Vec<(u32, u64)>,
@@ -42,6 +42,9 @@ impl Index {
         self.pages.binary_search_by_key(&number, |lines| lines.page).ok().and_then(|at| self.pages.get(at))
     }
 }
+
+/// The sets of an index are not longer than this, in bytes before compression.
+const SETS_LIMIT: u32 = 1 << 26;
 
 pub(super) struct IndexWriter {
     sets: Vec<u8>,
@@ -55,11 +58,11 @@ impl IndexWriter {
         Ok(IndexWriter { sets: Vec::new(), contents: Vec::new(), compressor })
     }
 
-    /// `blocks` and `mapped` (virtual pages) must be rising.
+    /// `blocks` and `mapped` (virtual pages and what is behind them) must be rising.
     pub(super) fn write(
         &mut self,
         blocks: &[u32],
-        mapped: &[u32],
+        mapped: &[(u32, Target)],
         opaque: &HashMap<u32, u64>,
         shadow: &Shadow,
         into: &mut Vec<u8>,
@@ -82,7 +85,7 @@ impl IndexWriter {
             last = page.number;
             self.write_page(page);
         }
-        self.write_mappings(mapped, shadow);
+        self.write_mappings(mapped);
         let mut opaque: Vec<_> = opaque.iter().collect();
         opaque.sort_unstable();
         varint::write(&mut self.sets, opaque.len() as u64);
@@ -101,20 +104,12 @@ impl IndexWriter {
         Ok(())
     }
 
-    fn write_mappings(&mut self, mapped: &[u32], shadow: &Shadow) {
-        // A page whose mapping changed and that was not accessed since shows something that the segment doesn't know.
-        let known = mapped.iter().filter_map(|&page| Some((page, shadow.mapping(page << 12)?)));
-        let known: Vec<_> = known.collect();
-        varint::write(&mut self.sets, known.len() as u64);
+    fn write_mappings(&mut self, mapped: &[(u32, Target)]) {
+        varint::write(&mut self.sets, mapped.len() as u64);
         let mut last = 0;
-        for (page, mapping) in known {
+        for &(page, target) in mapped {
             varint::write(&mut self.sets, u64::from(page - last));
             last = page;
-            let target = match mapping.behaviour {
-                Behaviour::Ram => Target::Ram(shadow.page(mapping).number),
-                Behaviour::Rom => Target::Rom(shadow.page(mapping).number),
-                Behaviour::Device => Target::Device,
-            };
             write_target(&mut self.sets, target);
         }
     }
@@ -146,10 +141,10 @@ impl<'a> PackedIndex<'a> {
     pub fn new(payload: &'a [u8]) -> Result<Self, SegmentError> {
         let (table, mut rest) = payload.split_at_checked(16).ok_or(SegmentError::Head)?;
         let mut parts = [(rest, 0); 2];
-        for (entry, part) in table.chunks_exact(8).zip(&mut parts) {
+        for ((entry, part), limit) in table.chunks_exact(8).zip(&mut parts).zip([SETS_LIMIT, STREAM_LIMIT]) {
             let raw = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
             let packed = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
-            if raw > STREAM_LIMIT {
+            if raw > limit {
                 return Err(SegmentError::Head);
             }
             let (bytes, after) = rest.split_at_checked(packed as usize).ok_or(SegmentError::Head)?;
@@ -179,17 +174,16 @@ impl<'a> PackedIndex<'a> {
         let mut at = 0;
         let mut next = || varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head);
         let mut index = Index::default();
-        let mut last = 0u64;
+        let mut last = None;
         for _ in 0..next()? {
-            last = last.checked_add(next()?).ok_or(SegmentError::Head)?;
-            index.blocks.push(u32::try_from(last).map_err(|_| SegmentError::Head)?);
+            let block = rising(&mut last, next()?, 1 << 32)?;
+            index.blocks.push(block as u32);
         }
         let pages = next()?;
-        let (mut last, mut first_content) = (0u64, 0);
+        let (mut last, mut first_content) = (None, 0);
         for _ in 0..pages {
-            last = last
-                .checked_add(varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?)
-                .ok_or(SegmentError::Head)?;
+            let delta = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
+            let page = rising(&mut last, delta, 1 << 52)?;
             let (read, written, complete) =
                 (set(&bytes, &mut at)?, set(&bytes, &mut at)?, set(&bytes, &mut at)?);
             let mut known = Vec::with_capacity(written.count_ones() as usize);
@@ -197,15 +191,15 @@ impl<'a> PackedIndex<'a> {
                 known.push(if complete >> line & 1 != 0 { u64::MAX } else { set(&bytes, &mut at)? });
             }
             let lines = known.len();
-            index.pages.push(PageLines { page: last, read, written, known, first_content });
+            index.pages.push(PageLines { page, read, written, known, first_content });
             first_content += lines;
         }
         let mappings = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
-        let mut last = 0u64;
+        let mut last = None;
         for _ in 0..mappings {
             let delta = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
-            last = last.checked_add(delta).filter(|page| *page < 1 << 20).ok_or(SegmentError::Head)?;
-            index.mappings.push((last as u32, read_target(&bytes, &mut at).ok_or(SegmentError::Head)?));
+            let page = rising(&mut last, delta, 1 << 20)? as u32;
+            index.mappings.push((page, read_target(&bytes, &mut at).ok_or(SegmentError::Head)?));
         }
         let opaque = varint::read(&bytes, &mut at).map_err(|_| SegmentError::Head)?;
         for _ in 0..opaque {
@@ -213,8 +207,22 @@ impl<'a> PackedIndex<'a> {
             let name = u32::try_from(next()?).map_err(|_| SegmentError::Head)?;
             index.opaque.push((name, next()?));
         }
+        if at != bytes.len() {
+            return Err(SegmentError::Head);
+        }
         Ok(index)
     }
+}
+
+/// The next number of a rising list, from its distance to the one before (the first: to 0).
+fn rising(last: &mut Option<u64>, delta: u64, limit: u64) -> Result<u64, SegmentError> {
+    let next = match *last {
+        None => Some(delta),
+        Some(_) if delta == 0 => None,
+        Some(last) => last.checked_add(delta),
+    };
+    *last = next.filter(|next| *next < limit);
+    last.ok_or(SegmentError::Head)
 }
 
 fn set(bytes: &[u8], at: &mut usize) -> Result<u64, SegmentError> {

@@ -34,14 +34,24 @@ pub enum Stream {
     Checkpoints,
     /// Device writes to memory.
     DeviceWrites,
+    /// System registers that say how virtual addresses are translated.
+    Translation,
 }
 
 /// How many streams a segment has.
-pub const STREAMS: usize = 10;
+pub const STREAMS: usize = 11;
 /// A checkpoint of the digest is stored before every block whose ordinal is a multiple of this, and at the end.
 pub const CHECKPOINT_BLOCKS: u32 = 4096;
-/// No stream of a segment is longer than this, in bytes before compression.
+/// The streams of a segment are not longer than this together, in bytes before compression; nor are an index's contents.
 pub const STREAM_LIMIT: u32 = 1 << 28;
+/// A segment has at most this many instructions, and at most this many blocks: it bounds how long one takes.
+pub const INSTRUCTION_LIMIT: u32 = 1 << 24;
+/// One opaque instruction makes at most this many accesses.
+pub const OPAQUE_ACCESS_LIMIT: u64 = 1024;
+/// A segment has at most this many translation entries.
+pub const TRANSLATION_ENTRY_LIMIT: usize = 1 << 20;
+/// A translation entry has at most this many values.
+pub const TRANSLATION_LIMIT: u8 = 16;
 /// The architecture has at most this many registers in a keyframe.
 pub const REGISTER_LIMIT: u32 = 128;
 
@@ -69,6 +79,8 @@ pub mod access {
     pub const STORE: u8 = 8;
     /// The bytes lie in memory in big-endian order; without it in little-endian order.
     pub const BIG_ENDIAN: u8 = 16;
+    /// All bits with a meaning.
+    pub const ALL: u8 = 31;
 }
 
 /// Which surprise is at an access: bit 0 of its number.
@@ -84,8 +96,19 @@ pub mod surprise {
 #[non_exhaustive]
 pub enum SegmentError {
     /// The fixed part or the stream table does not fit.
-    #[error("the segment's head is cut short or its sizes contradict each other")]
+    #[error(
+        "the segment's head is cut short, its sizes contradict each other, or it has something of a newer version"
+    )]
     Head,
+    /// The table at the trace's end says something else of it.
+    #[error("the segment's head contradicts the table at the trace's end")]
+    Table,
+    /// The writer has more than a segment may hold.
+    #[error("the segment has {bytes} bytes in its streams, more than the format allows")]
+    TooLong {
+        /// Bytes before compression.
+        bytes: u64,
+    },
     /// A stream can't be unpacked.
     #[error("stream {stream} of the segment can't be decompressed")]
     Compression {
@@ -170,6 +193,9 @@ impl Head {
         };
         // No instruction is executed without having started in some block of at most 65535 instructions.
         if head.instructions > u64::from(head.blocks) * 0xffff
+            || head.instructions > u64::from(INSTRUCTION_LIMIT)
+            || head.blocks > INSTRUCTION_LIMIT
+            || head.flags & !FLAG_OPEN_END != 0
             || head.first.checked_add(head.instructions).is_none()
         {
             return Err(SegmentError::Head);
@@ -186,6 +212,10 @@ fn write_payload(
     into: &mut Vec<u8>,
 ) -> std::io::Result<()> {
     into.clear();
+    let bytes = streams.iter().map(|stream| stream.len() as u64).sum();
+    if bytes > u64::from(STREAM_LIMIT) {
+        return Err(std::io::Error::other(SegmentError::TooLong { bytes }));
+    }
     head.write(into);
     into.extend((STREAMS as u32).to_le_bytes());
     let table = into.len();
@@ -213,12 +243,11 @@ impl Streams {
         }
         let (table, mut rest) = rest.split_at_checked(8 * STREAMS).ok_or(SegmentError::Head)?;
         let mut streams = Streams::default();
+        let mut left = STREAM_LIMIT;
         for (stream, entry) in table.chunks_exact(8).enumerate() {
             let raw = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
             let packed = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
-            if raw > STREAM_LIMIT {
-                return Err(SegmentError::Head);
-            }
+            left = left.checked_sub(raw).ok_or(SegmentError::Head)?;
             let (bytes, after) = rest.split_at_checked(packed as usize).ok_or(SegmentError::Head)?;
             rest = after;
             if raw > 0 {
@@ -229,6 +258,9 @@ impl Streams {
                     return Err(SegmentError::Compression { stream });
                 }
             }
+        }
+        if !rest.is_empty() {
+            return Err(SegmentError::Head);
         }
         Ok(streams)
     }

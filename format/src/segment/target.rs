@@ -3,6 +3,9 @@
 use crate::shadow::Target;
 use crate::varint;
 
+/// Physical addresses have at most 64 bits.
+const PAGE_LIMIT: u64 = 1 << 52;
+
 pub(super) fn write_target(into: &mut Vec<u8>, target: Target) {
     match target {
         Target::Ram(page) => {
@@ -20,9 +23,10 @@ pub(super) fn write_target(into: &mut Vec<u8>, target: Target) {
 pub(super) fn read_target(from: &[u8], at: &mut usize) -> Option<Target> {
     let kind = *from.get(*at)?;
     *at += 1;
+    let mut page = || varint::read(from, at).ok().filter(|page| *page < PAGE_LIMIT);
     match kind {
-        0 => varint::read(from, at).ok().map(Target::Ram),
-        1 => varint::read(from, at).ok().map(Target::Rom),
+        0 => page().map(Target::Ram),
+        1 => page().map(Target::Rom),
         2 => Some(Target::Device),
         _ => None,
     }

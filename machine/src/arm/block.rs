@@ -152,9 +152,9 @@ impl Block {
                 it: mode_here.it(),
                 offset: offset as u16,
             });
-            mode_here = match instruction {
-                Instruction::IfThen { state } => mode_here.with_it(state),
-                _ => mode_here.advance(),
+            mode_here = match it_state(&code[offset..], thumb) {
+                Some(state) => mode_here.with_it(state),
+                None => mode_here.advance(),
             };
             offset += usize::from(decoded.length);
         }
@@ -238,6 +238,14 @@ impl Block {
         let conditional = |operation: &MicroOperation| operation.condition != Condition::ALWAYS;
         matches!(self.flow, Flow::Branch { conditional: true, .. })
             || self.operations.last().is_some_and(conditional)
+    }
+}
+
+/// The ITSTATE that an IT instruction sets. QEMU sets it for UNPREDICTABLE forms of IT too, which are opaque.
+fn it_state(code: &[u8], thumb: bool) -> Option<u8> {
+    match *code {
+        [state, 0xbf, ..] if thumb && state & 0xf != 0 => Some(state),
+        _ => None,
     }
 }
 

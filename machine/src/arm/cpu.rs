@@ -4,7 +4,7 @@ use super::arithmetic::{Sum, add, add_with_carry, extract_field, shift, shift_wi
 use super::block::Block;
 use super::execute::{Place, Target, execute};
 use super::instruction::{Condition, Register};
-use super::mode::{CPSR_IT, CPSR_THUMB, Mode, it_in_cpsr};
+use super::mode::{CPSR_BIG_ENDIAN, CPSR_IT, CPSR_THUMB, Mode, it_in_cpsr};
 use super::operation::Operation;
 use crate::bus::{AccessSize, Bus};
 
@@ -114,8 +114,10 @@ impl Cpu {
     }
 
     /// The mode in which the next instruction is decoded.
+    #[inline]
     pub fn mode(&self) -> Mode {
-        Mode::from_cpsr(self.cpsr())
+        // Every block begins with this, so it does not go through CPSR.
+        Mode::from_parts(self.thumb, self.system & CPSR_BIG_ENDIAN != 0, self.it)
     }
 
     /// The program status register.
@@ -151,42 +153,40 @@ impl Cpu {
     /// execute, and CPSR is as QEMU has it between blocks.
     pub fn run<B: Bus>(&mut self, block: &Block, from: usize, to: usize, bus: &mut B) -> Exit {
         let to = to.min(block.len());
-        if from >= to {
+        let Some(operations @ [_, ..]) = block.operations.get(from..to) else {
             return Exit::Done;
-        }
+        };
         let block_thumb = block.mode().thumb();
         let mut target = Target { address: block.address_of(to), thumb: block_thumb };
 
         macro_rules! access {
-            ($index:expr, $access:expr) => {
+            ($position:expr, $access:expr) => {
                 match $access {
                     Ok(value) => value,
-                    Err(_) => return Exit::Halted($index),
+                    Err(_) => return Exit::Halted(from + $position),
                 }
             };
         }
 
-        let operations = &block.operations[..to];
-        let mut index = from;
-        while let Some(micro) = operations.get(index) {
+        for (position, micro) in operations.iter().enumerate() {
             if micro.condition != Condition::ALWAYS && !self.holds(micro.condition) {
-                index += 1;
                 continue;
             }
             match micro.operation {
                 Operation::Nop => {}
                 Operation::Opaque(_) => {
+                    let index = from + position;
                     self.leave(block, index, Target { address: block.address_of(index), thumb: block_thumb });
                     return Exit::Opaque(index);
                 }
                 Operation::General(entry) => {
                     let place = Place::new(
                         block.address().wrapping_add(u32::from(micro.offset)),
-                        block.length_of(index),
+                        block.length_of(from + position),
                         block_thumb,
                     );
                     let instruction = &block.general[usize::from(entry)];
-                    if let Some(branch) = access!(index, execute(self, instruction, place, bus)) {
+                    if let Some(branch) = access!(position, execute(self, instruction, place, bus)) {
                         target = branch;
                     }
                 }
@@ -267,34 +267,34 @@ impl Cpu {
 
                 Operation::LoadWord { rt, base, offset } => {
                     let address = self.get(base).wrapping_add(offset);
-                    self.set(rt, access!(index, bus.load(address, AccessSize::Word)) as u32);
+                    self.set(rt, access!(position, bus.load(address, AccessSize::Word)) as u32);
                 }
                 Operation::LoadHalf { rt, base, offset } => {
                     let address = self.get(base).wrapping_add(offset);
-                    self.set(rt, access!(index, bus.load(address, AccessSize::Half)) as u32 & 0xffff);
+                    self.set(rt, access!(position, bus.load(address, AccessSize::Half)) as u32 & 0xffff);
                 }
                 Operation::LoadByte { rt, base, offset } => {
                     let address = self.get(base).wrapping_add(offset);
-                    self.set(rt, access!(index, bus.load(address, AccessSize::Byte)) as u32 & 0xff);
+                    self.set(rt, access!(position, bus.load(address, AccessSize::Byte)) as u32 & 0xff);
                 }
                 Operation::LoadWordAbsolute { rt, address } => {
-                    self.set(rt, access!(index, bus.load(address, AccessSize::Word)) as u32);
+                    self.set(rt, access!(position, bus.load(address, AccessSize::Word)) as u32);
                 }
                 Operation::LoadWordRegister { rt, base, rm, left } => {
                     let address = self.indexed(base, rm, left);
-                    self.set(rt, access!(index, bus.load(address, AccessSize::Word)) as u32);
+                    self.set(rt, access!(position, bus.load(address, AccessSize::Word)) as u32);
                 }
                 Operation::LoadHalfRegister { rt, base, rm, left } => {
                     let address = self.indexed(base, rm, left);
-                    self.set(rt, access!(index, bus.load(address, AccessSize::Half)) as u32 & 0xffff);
+                    self.set(rt, access!(position, bus.load(address, AccessSize::Half)) as u32 & 0xffff);
                 }
                 Operation::LoadByteRegister { rt, base, rm, left } => {
                     let address = self.indexed(base, rm, left);
-                    self.set(rt, access!(index, bus.load(address, AccessSize::Byte)) as u32 & 0xff);
+                    self.set(rt, access!(position, bus.load(address, AccessSize::Byte)) as u32 & 0xff);
                 }
                 Operation::LoadWordPost { rt, base, offset } => {
                     let address = self.get(base);
-                    let value = access!(index, bus.load(address, AccessSize::Word)) as u32;
+                    let value = access!(position, bus.load(address, AccessSize::Word)) as u32;
                     self.set(base, address.wrapping_add(offset));
                     self.set(rt, value);
                 }
@@ -302,45 +302,45 @@ impl Cpu {
                     let before = self.get(base);
                     let after = before.wrapping_add_signed(offset.into());
                     let address = if post { before } else { after };
-                    let value = access!(index, bus.load(address, AccessSize::Byte)) as u32 & 0xff;
+                    let value = access!(position, bus.load(address, AccessSize::Byte)) as u32 & 0xff;
                     self.set(base, after);
                     self.set(rt, value);
                 }
                 Operation::StoreWord { rt, base, offset } => {
                     let address = self.get(base).wrapping_add(offset);
-                    access!(index, bus.store(address, AccessSize::Word, self.get(rt).into()));
+                    access!(position, bus.store(address, AccessSize::Word, self.get(rt).into()));
                 }
                 Operation::StoreHalf { rt, base, offset } => {
                     let address = self.get(base).wrapping_add(offset);
-                    access!(index, bus.store(address, AccessSize::Half, (self.get(rt) & 0xffff).into()));
+                    access!(position, bus.store(address, AccessSize::Half, (self.get(rt) & 0xffff).into()));
                 }
                 Operation::StoreByte { rt, base, offset } => {
                     let address = self.get(base).wrapping_add(offset);
-                    access!(index, bus.store(address, AccessSize::Byte, (self.get(rt) & 0xff).into()));
+                    access!(position, bus.store(address, AccessSize::Byte, (self.get(rt) & 0xff).into()));
                 }
                 Operation::StoreWordRegister { rt, base, rm, left } => {
                     let address = self.indexed(base, rm, left);
-                    access!(index, bus.store(address, AccessSize::Word, self.get(rt).into()));
+                    access!(position, bus.store(address, AccessSize::Word, self.get(rt).into()));
                 }
                 Operation::StoreByteRegister { rt, base, rm, left } => {
                     let address = self.indexed(base, rm, left);
-                    access!(index, bus.store(address, AccessSize::Byte, (self.get(rt) & 0xff).into()));
+                    access!(position, bus.store(address, AccessSize::Byte, (self.get(rt) & 0xff).into()));
                 }
                 Operation::StoreWordPre { rt, base, offset } => {
                     let address = self.get(base).wrapping_add(offset);
-                    access!(index, bus.store(address, AccessSize::Word, self.get(rt).into()));
+                    access!(position, bus.store(address, AccessSize::Word, self.get(rt).into()));
                     self.set(base, address);
                 }
                 Operation::StoreWordPost { rt, base, offset } => {
                     let address = self.get(base);
-                    access!(index, bus.store(address, AccessSize::Word, self.get(rt).into()));
+                    access!(position, bus.store(address, AccessSize::Word, self.get(rt).into()));
                     self.set(base, address.wrapping_add(offset));
                 }
                 Operation::StoreByteWriteback { rt, base, offset, post } => {
                     let before = self.get(base);
                     let after = before.wrapping_add_signed(offset.into());
                     let address = if post { before } else { after };
-                    access!(index, bus.store(address, AccessSize::Byte, (self.get(rt) & 0xff).into()));
+                    access!(position, bus.store(address, AccessSize::Byte, (self.get(rt) & 0xff).into()));
                     self.set(base, after);
                 }
                 Operation::LoadMultiple { base, list, start, step } => {
@@ -354,7 +354,7 @@ impl Cpu {
                     while remaining != 0 {
                         let register = remaining.trailing_zeros() as Register;
                         remaining &= remaining - 1;
-                        let value = access!(index, bus.load(address, AccessSize::Word)) as u32;
+                        let value = access!(position, bus.load(address, AccessSize::Word)) as u32;
                         self.set(register, value);
                         address = address.wrapping_add(4);
                     }
@@ -369,7 +369,7 @@ impl Cpu {
                     while remaining != 0 {
                         let register = remaining.trailing_zeros() as Register;
                         remaining &= remaining - 1;
-                        access!(index, bus.store(address, AccessSize::Word, self.get(register).into()));
+                        access!(position, bus.store(address, AccessSize::Word, self.get(register).into()));
                         address = address.wrapping_add(4);
                     }
                     if step != 0 {
@@ -390,7 +390,6 @@ impl Cpu {
                     }
                 }
             }
-            index += 1;
         }
         self.leave(block, to, target);
         Exit::Done
@@ -495,21 +494,16 @@ impl Cpu {
         self.set(rd, sum.result);
     }
 
-    /// Whether a condition holds (ConditionPassed, DDI 0406C, A8.3).
-    #[inline]
+    /// Whether a condition holds (ConditionPassed, DDI 0406C, A8.3). Kept out of the loop, or the compiler computes all
+    /// flags before every instruction.
+    #[inline(never)]
     fn holds(&self, condition: Condition) -> bool {
-        let negative = (self.n as i32) < 0;
-        let less = ((self.n ^ self.v) as i32) < 0;
-        let holds = match condition.0 >> 1 {
-            0 => self.z == 0,
-            1 => self.c != 0,
-            2 => negative,
-            3 => (self.v as i32) < 0,
-            4 => self.c != 0 && self.z != 0,
-            5 => !less,
-            6 => self.z != 0 && !less,
-            _ => return true,
-        };
-        holds != (condition.0 & 1 != 0)
+        /// For each condition, one bit for each value of NZCV.
+        const HOLDS: [u16; 16] = [
+            0xf0f0, 0x0f0f, 0xcccc, 0x3333, 0xff00, 0x00ff, 0xaaaa, 0x5555, 0x0c0c, 0xf3f3, 0xaa55, 0x55aa,
+            0x0a05, 0xf5fa, 0xffff, 0xffff,
+        ];
+        let flags = self.n >> 31 << 3 | u32::from(self.z == 0) << 2 | self.c << 1 | self.v >> 31;
+        HOLDS[usize::from(condition.0 & 15)] >> (flags & 15) & 1 != 0
     }
 }

@@ -19,6 +19,7 @@ mod operation;
 pub mod t32;
 #[cfg(test)]
 mod tests;
+pub mod translation;
 
 pub use effects::Flow;
 pub use mode::Mode;

@@ -42,6 +42,9 @@ pub struct Generator<'drawn> {
 /// How often to draw before giving up on an encoding that is acceptable.
 const ATTEMPTS: usize = 200;
 
+/// How many registers point into the sandbox at most; fewer than there are low registers.
+const MOST_BASES: usize = 5;
+
 /// Weights of what comes next.
 const PATTERN: u32 = 750;
 const RANDOM_WORD: u32 = 100;
@@ -140,10 +143,10 @@ impl<'drawn> Generator<'drawn> {
             registers[usize::from(register)] = self.sandbox_address(aligned);
             self.bases.push(Base { register, aligned });
         }
-        let is_base = |register: &u8| !self.bases.iter().any(|base| base.register == *register);
+        let is_free = |register: &u8| !self.bases.iter().any(|base| base.register == *register);
         self.small =
-            order.iter().copied().filter(is_base).filter(|register| *register < 13).take(3).collect();
-        if let Some(low) = (0..8).filter(is_base).last()
+            order.iter().copied().filter(is_free).filter(|register| *register < 13).take(3).collect();
+        if let Some(low) = (0..8).rev().find(is_free)
             && !self.small.contains(&low)
         {
             self.small.push(low);
@@ -240,6 +243,9 @@ impl<'drawn> Generator<'drawn> {
             let address = self.sandbox_address(true);
             self.set_register(register, address);
             self.bases.push(Base { register, aligned: true });
+            // The oldest are forgotten, so that not all registers become bases in time.
+            let surplus = self.bases.len().saturating_sub(MOST_BASES);
+            self.bases.drain(..surplus);
         }
         if !self.small.iter().any(|small| *small < 8) {
             let register = loop {
@@ -675,7 +681,7 @@ impl<'drawn> Generator<'drawn> {
             (0, Some(base)) => {
                 // stmdb base!, {r}; ldmia base!, {pc}
                 let base = u32::from(base) << 16;
-                self.emit(if thumb { 0xe920_0000 } else { 0xe920_0000 } | base | 1 << r);
+                self.emit(0xe920_0000 | base | 1 << r);
                 self.emit(if thumb { 0xe8b0_8000 } else { condition << 28 | 0x08b0_8000 } | base);
                 "ldm pc"
             }

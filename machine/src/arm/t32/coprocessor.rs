@@ -120,18 +120,11 @@ fn floating_point_load_store(word: u32) -> Option<Instruction> {
 
 /// A7.7: Advanced SIMD element or structure loads and stores. An `rm` of 15 means no write-back.
 pub(super) fn simd_load_store(word: u32) -> Option<Instruction> {
-    const LOADS: [&str; 4] = ["vld1", "vld2", "vld3", "vld4"];
-    const STORES: [&str; 4] = ["vst1", "vst2", "vst3", "vst4"];
-    let elements = match (bit(word, 23), field(word, 11, 8)) {
-        (true, kind) => kind as usize & 3,
-        (false, 0b0010 | 0b0110 | 0b0111 | 0b1010) => 0,
-        (false, 0b0011 | 0b1000 | 0b1001) => 1,
-        (false, 0b0100 | 0b0101) => 2,
-        (false, 0b0000 | 0b0001) => 3,
-        _ => return None,
-    };
+    let single_structure = bit(word, 23);
+    if !single_structure && field(word, 11, 8) > 0b1010 {
+        return None;
+    }
     let base = base_written(word)?;
     let writes = if register(word, 0) == 15 { 0 } else { base };
-    let names = if bit(word, 21) { LOADS } else { STORES };
-    Some(opaque_memory(names[elements], writes))
+    Some(opaque_memory(if bit(word, 21) { "vld" } else { "vst" }, writes))
 }

@@ -251,8 +251,8 @@ fn opaque_instructions_say_what_they_write() {
     assert_eq!(writes(0xee00_0a10), ("vmov", 0, false, false, false));
     assert_eq!(writes(0xee30_0a00), ("vfp", 0, false, false, false));
     assert_eq!(writes(0xef20_0840), ("neon", 0, false, false, false));
-    assert_eq!(writes(0xf921_070d), ("vld1", 2, true, false, false));
-    assert_eq!(writes(0xf921_070f), ("vld1", 0, true, false, false));
+    assert_eq!(writes(0xf921_070d), ("vld", 2, true, false, false));
+    assert_eq!(writes(0xf921_070f), ("vld", 0, true, false, false));
     assert_eq!(writes(0xec51_0b10), ("vmov", 3, false, false, false));
     // mrs r0, cpsr; msr cpsr_f, r0; msr cpsr_c, r0; msr spsr_fsxc, r0; cps #0x13; subs pc, lr, #4; rfeia r0!; srsdb sp!, #19
     assert_eq!(writes(0xf3ef_8000), ("mrs", 1, false, false, false));

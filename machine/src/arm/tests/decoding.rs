@@ -24,6 +24,7 @@ fn opaque_instructions_say_what_they_write() {
         (0xee07_3f15, "mcr", 0, false, false, false),           // mcr p15, 0, r3, c7, c5, 0
         (0xee0d_3f70, "mcr", 0, false, false, false),           // mcr p15, 0, r3, c13, c0, 3
         (0xee0d_3f30, "mcr", 0, false, false, true),            // mcr p15, 0, r3, c13, c0, 1
+        (0xee09_3f1c, "mcr", 0, false, false, false),           // mcr p15, 0, r3, c9, c12, 0
         (0xee08_3f17, "mcr", 0, false, false, true),            // mcr p15, 0, r3, c8, c7, 0
         (0xec54_3f0e, "mrrc", 3 << 3, false, false, false),     // mrrc p15, 0, r3, r4, c14
         (0xec44_3f02, "mcrr", 0, false, false, true),           // mcrr p15, 0, r3, r4, c2

@@ -9,6 +9,7 @@ mod media;
 mod memory;
 mod multiply;
 mod properties;
+mod thumb;
 
 use super::Mode;
 use super::block::Block;

@@ -1,0 +1,398 @@
+//! Traces that are damaged, or made to do harm. Whatever a file holds: no panic, no endless loop, no memory without
+//! bound. And where checksums tell what is damaged, all that is still shown is true.
+
+mod synthetic;
+
+use std::path::Path;
+
+use ktrace_format::record::{RecordWriter, records};
+use ktrace_format::segment::{Head, STREAM_LIMIT, Streams};
+use ktrace_format::writer::{CLOSE_MARK, TRACE_FILE, kind};
+use ktrace_format::{Position, memory};
+use ktrace_timeline::{Recording, Replay, StopAt, verify};
+use proptest::prelude::*;
+use synthetic::{Recorded, record, setup, steps};
+
+/// All that these tests may allocate, far below what hostile lengths ask for.
+const ADDRESS_SPACE: u64 = 6 << 30;
+
+fn limit_memory() {
+    use rustix::process::{Resource, Rlimit, setrlimit};
+    let limit = Rlimit { current: Some(ADDRESS_SPACE), maximum: Some(ADDRESS_SPACE) };
+    setrlimit(Resource::As, limit).unwrap();
+}
+
+/// What happens to a file by accident.
+#[derive(Clone, Debug)]
+enum Damage {
+    Flip(Vec<u64>),
+    Zero(u64, u16),
+    Cut(u64),
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    prop_oneof![
+        prop::collection::vec(any::<u64>(), 1..4).prop_map(Damage::Flip),
+        (any::<u64>(), 1..2000u16).prop_map(|(at, length)| Damage::Zero(at, length)),
+        any::<u64>().prop_map(Damage::Cut),
+    ]
+}
+
+fn apply(damage: &Damage, path: &Path) {
+    let Ok(mut file) = std::fs::read(path) else { return };
+    let length = file.len() as u64;
+    match damage {
+        Damage::Flip(bits) => {
+            for bit in bits {
+                file[(bit / 8 % length) as usize] ^= 1 << (bit % 8);
+            }
+        }
+        Damage::Zero(at, count) => {
+            let at = (at % length) as usize;
+            let end = (at + usize::from(*count)).min(file.len());
+            file[at..end].fill(0);
+        }
+        Damage::Cut(at) => file.truncate((at % length) as usize),
+    }
+    std::fs::write(path, file).unwrap();
+}
+
+/// Asks everything of a recording that a client can ask.
+fn exercise(recording: &mut Recording, seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let end = recording.end().0;
+    for _ in 0..24 {
+        recording.seek(Position(random.u64(0..=end))).unwrap();
+        let _ = recording.registers().unwrap();
+        let _ = recording.why_unknown();
+        let mut bytes = [None; 300];
+        for address in [0x1000_0f80, random.u32(..), u32::MAX - 100] {
+            recording.read_memory(address, &mut bytes).unwrap();
+        }
+    }
+    for slot in 0..6 {
+        let mut addresses: Vec<u32> = (0..8).map(|index| 0x8000 + 64 * slot + 4 * index).collect();
+        addresses.push(random.u32(..));
+        addresses.sort_unstable();
+        addresses.dedup();
+        let stop = StopAt { addresses, position: None };
+        let mut patience = 200;
+        let mut cancelled = || {
+            patience -= 1;
+            patience == 0
+        };
+        let _ = recording.run_forward(&stop, &mut cancelled).unwrap();
+        let _ = recording.run_backward(&stop, &mut || false).unwrap();
+    }
+    assert!(!recording.summary().is_empty());
+}
+
+/// Whatever a damaged trace still shows is what the guest's log says.
+fn check_shown(recorded: &Recorded, recording: &mut Recording) -> Result<(), TestCaseError> {
+    for position in 0..=recording.end().0 {
+        recording.seek(Position(position)).unwrap();
+        let expected = match recorded.registers.get(position as usize) {
+            Some(registers) => registers.map(Some),
+            None => recorded.end,
+        };
+        for (number, (shown, expected)) in
+            recording.registers().unwrap().into_iter().zip(expected).enumerate()
+        {
+            prop_assert!(shown.is_none() || shown == expected, "register {} at {}", number, position);
+        }
+    }
+    for sample in &recorded.samples {
+        if recording.seek(Position(sample.position)).is_ok() {
+            let mut byte = [None];
+            recording.read_memory(sample.address, &mut byte).unwrap();
+            prop_assert!(byte[0].is_none() || byte[0] == sample.byte, "{:?}, shown {:?}", sample, byte[0]);
+        }
+    }
+    Ok(())
+}
+
+/// What somebody does to a trace who then makes all checksums right again.
+#[derive(Clone, Debug)]
+enum Forgery {
+    /// Bits of a record's payload.
+    Payload {
+        record: u8,
+        bits: Vec<u64>,
+    },
+    /// Bytes of a segment's head.
+    Head {
+        record: u8,
+        at: u8,
+        value: u8,
+    },
+    /// Bytes of a segment's stream before compression.
+    Stream {
+        record: u8,
+        stream: u8,
+        at: u64,
+        value: u8,
+    },
+    /// A stream with other lengths in the table.
+    Lengths {
+        record: u8,
+        stream: u8,
+        raw: u32,
+        packed: u32,
+    },
+    /// A stream that expands to as much as the table allows.
+    Bomb {
+        record: u8,
+        stream: u8,
+        byte: u8,
+    },
+    Remove {
+        record: u8,
+    },
+    Duplicate {
+        record: u8,
+    },
+    Swap {
+        one: u8,
+        other: u8,
+    },
+    Kind {
+        record: u8,
+        kind: u32,
+    },
+}
+
+fn forgery() -> impl Strategy<Value = Forgery> {
+    let record = any::<u8>;
+    prop_oneof![
+        1 => (record(), prop::collection::vec(any::<u64>(), 1..4))
+            .prop_map(|(record, bits)| Forgery::Payload { record, bits }),
+        1 => (record(), 0..112u8, any::<u8>()).prop_map(|(record, at, value)| Forgery::Head { record, at, value }),
+        8 => (record(), 0..11u8, any::<u64>(), any::<u8>())
+            .prop_map(|(record, stream, at, value)| Forgery::Stream { record, stream, at, value }),
+        1 => (record(), 0..11u8, any::<u32>(), any::<u32>())
+            .prop_map(|(record, stream, raw, packed)| Forgery::Lengths { record, stream, raw, packed }),
+        1 => record().prop_map(|record| Forgery::Remove { record }),
+        1 => record().prop_map(|record| Forgery::Duplicate { record }),
+        1 => (record(), record()).prop_map(|(one, other)| Forgery::Swap { one, other }),
+        1 => (record(), 0..8u32).prop_map(|(record, kind)| Forgery::Kind { record, kind }),
+    ]
+}
+
+type Records = Vec<(u32, Vec<u8>)>;
+
+/// The `number`th segment record, counted around.
+fn segment_record(records: &Records, number: u8) -> Option<usize> {
+    let segments: Vec<usize> = (0..records.len()).filter(|&at| records[at].0 == kind::SEGMENT).collect();
+    segments.get(usize::from(number) % segments.len().max(1)).copied()
+}
+
+fn pack(head: &[u8], streams: &Streams) -> Vec<u8> {
+    let mut payload = head.to_vec();
+    payload.extend((streams.0.len() as u32).to_le_bytes());
+    let packed = streams.0.iter().map(|stream| match stream.len() {
+        0 => Vec::new(),
+        _ => zstd::bulk::compress(stream, 1).unwrap(),
+    });
+    let packed: Vec<Vec<u8>> = packed.collect();
+    for (raw, packed) in streams.0.iter().zip(&packed) {
+        payload.extend((raw.len() as u32).to_le_bytes());
+        payload.extend((packed.len() as u32).to_le_bytes());
+    }
+    payload.extend(packed.concat());
+    payload
+}
+
+fn forge(forgery: &Forgery, records: &mut Records) {
+    let count = records.len().max(1);
+    let at = |record: u8| usize::from(record) % count;
+    if records.is_empty() {
+        return;
+    }
+    match *forgery {
+        Forgery::Payload { record, ref bits } => {
+            let payload = &mut records[at(record)].1;
+            for bit in bits.iter().filter(|_| !payload.is_empty()).copied().collect::<Vec<_>>() {
+                let length = payload.len() as u64;
+                payload[(bit / 8 % length) as usize] ^= 1 << (bit % 8);
+            }
+        }
+        Forgery::Head { record, at, value } => {
+            if let Some(byte) =
+                segment_record(records, record).and_then(|number| records[number].1.get_mut(usize::from(at)))
+            {
+                *byte = value;
+            }
+        }
+        Forgery::Stream { record, stream, at, value } => {
+            let Some(number) = segment_record(records, record) else { return };
+            let payload = &mut records[number].1;
+            let Ok((_, rest)) = Head::read(payload) else { return };
+            let Ok(mut streams) = Streams::read(rest) else { return };
+            let head = payload[..payload.len() - rest.len()].to_vec();
+            let stream = &mut streams.0[usize::from(stream)];
+            let length = stream.len() as u64;
+            match at % 4 {
+                0 => stream.push(value),
+                1 if length > 0 => drop(stream.remove((at / 4 % length) as usize)),
+                _ if length > 0 => stream[(at / 4 % length) as usize] = value,
+                _ => {}
+            }
+            *payload = pack(&head, &streams);
+        }
+        Forgery::Lengths { record, stream, raw, packed } => {
+            let Some(number) = segment_record(records, record) else { return };
+            let payload = &mut records[number].1;
+            let Ok((_, rest)) = Head::read(payload) else { return };
+            let entry = payload.len() - rest.len() + 4 + 8 * usize::from(stream);
+            if let Some(entry) = payload.get_mut(entry..entry + 8) {
+                entry[..4].copy_from_slice(&raw.to_le_bytes());
+                if packed % 2 == 0 {
+                    entry[4..].copy_from_slice(&packed.to_le_bytes());
+                }
+            }
+        }
+        Forgery::Bomb { record, stream, byte } => {
+            let Some(number) = segment_record(records, record) else { return };
+            let payload = &mut records[number].1;
+            let Ok((_, rest)) = Head::read(payload) else { return };
+            let head = payload[..payload.len() - rest.len()].to_vec();
+            let mut streams = Streams::default();
+            streams.0[usize::from(stream)] = vec![byte; STREAM_LIMIT as usize];
+            *payload = pack(&head, &streams);
+        }
+        Forgery::Remove { record } => drop(records.remove(at(record))),
+        Forgery::Duplicate { record } => {
+            let copy = records[at(record)].clone();
+            records.insert(at(record), copy);
+        }
+        Forgery::Swap { one, other } => records.swap(at(one), at(other)),
+        Forgery::Kind { record, kind } => records[at(record)].0 = kind,
+    }
+}
+
+/// Reads all records, forges, and writes them again; the table at the end points where they are, as far as it can.
+fn rewrite(path: &Path, forgeries: &[Forgery], closed: bool) {
+    let file = std::fs::read(path).unwrap();
+    let mut all: Records = Vec::new();
+    let mut offsets = Vec::new();
+    for record in records(&file) {
+        let record = record.unwrap();
+        offsets.push(record.offset);
+        all.push((record.kind, record.payload().unwrap().to_vec()));
+    }
+    if !closed {
+        all.retain(|(kind, _)| *kind != kind::END);
+    }
+    let before = all.len();
+    forgeries.iter().for_each(|forgery| forge(forgery, &mut all));
+    let mut writer = RecordWriter::new(Vec::new());
+    let mut moved = Vec::new();
+    for (kind, mut payload) in all {
+        if kind == kind::END && payload.ends_with(&CLOSE_MARK) && offsets.len() == before {
+            // Records may have other lengths now: put in the new offsets where the old ones stood.
+            for (old, new) in offsets.iter().zip(&moved).rev() {
+                let mut at = 4;
+                while let Some(eight) = payload.get_mut(at..at + 8) {
+                    if eight == u64::to_le_bytes(*old) && *old > 0 {
+                        eight.copy_from_slice(&u64::to_le_bytes(*new));
+                    }
+                    at += 1;
+                }
+            }
+            let tail = payload.len() - 16;
+            payload[tail..tail + 8].copy_from_slice(&writer.offset().to_le_bytes());
+        }
+        moved.push(writer.append(kind, &[&payload]).unwrap());
+    }
+    std::fs::write(path, writer.into_inner()).unwrap();
+}
+
+fn open_and_exercise(directory: &Path, seed: u64) -> Result<(), TestCaseError> {
+    let Ok(mut recording) = Recording::open(directory) else { return Ok(()) };
+    let report = verify::verify(recording.program(), &|_| (), &|| false);
+    prop_assert!(report.proved <= report.instructions);
+    exercise(&mut recording, seed);
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 128, max_shrink_iters: 500, failure_persistence: None, ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_damaged_trace_shows_nothing_wrong(
+        setup in setup(),
+        steps in steps(120),
+        damages in prop::collection::vec(damage(), 1..3),
+        image in any::<bool>(),
+        closed in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        limit_memory();
+        let recorded = record(setup, &steps);
+        let path = recorded.directory.path();
+        rewrite(&path.join(TRACE_FILE), &[], closed);
+        damages.iter().for_each(|damage| apply(damage, &path.join(TRACE_FILE)));
+        if image {
+            apply(&damages[0], &path.join(memory::FILE_NAME));
+        }
+        if let Ok(mut recording) = Recording::open(path) {
+            exercise(&mut recording, seed);
+            check_shown(&recorded, &mut recording)?;
+            let report = verify::verify(recording.program(), &|_| (), &|| false);
+            prop_assert!(report.proved <= recorded.registers.len() as u64);
+            prop_assert!(recording.program().trace().segments().len() as u64 <= recorded.segments);
+        }
+    }
+
+    #[test]
+    fn a_forged_trace_does_no_harm(
+        setup in setup(),
+        steps in steps(120),
+        forgeries in prop::collection::vec(forgery(), 1..5),
+        closed in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        limit_memory();
+        let recorded = record(setup, &steps);
+        rewrite(&recorded.directory.path().join(TRACE_FILE), &forgeries, closed);
+        open_and_exercise(recorded.directory.path(), seed)?;
+    }
+
+    #[test]
+    fn any_bytes_do_no_harm(bytes: Vec<u8>, records in prop::collection::vec((0..8u32, any::<Vec<u8>>()), 0..6)) {
+        let directory = tempfile::tempdir().unwrap();
+        for name in [TRACE_FILE, memory::FILE_NAME] {
+            std::fs::write(directory.path().join(name), &bytes).unwrap();
+            let _ = Recording::open(directory.path()).map(drop);
+            let _ = memory::Image::open(directory.path()).map(drop);
+            let mut writer = RecordWriter::new(Vec::new());
+            for (kind, payload) in &records {
+                writer.append(*kind, &[payload]).unwrap();
+            }
+            std::fs::write(directory.path().join(name), writer.into_inner()).unwrap();
+            let _ = Recording::open(directory.path()).map(drop);
+            let _ = memory::Image::open(directory.path()).map(drop);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, max_shrink_iters: 0, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn streams_that_expand_to_much_do_no_harm(
+        setup in setup(),
+        steps in steps(60),
+        record_number in any::<u8>(),
+        stream in 0..11u8,
+        byte in 0..3u8,
+    ) {
+        limit_memory();
+        let recorded = record(setup, &steps);
+        let bomb = Forgery::Bomb { record: record_number, stream, byte };
+        rewrite(&recorded.directory.path().join(TRACE_FILE), &[bomb], false);
+        open_and_exercise(recorded.directory.path(), 1)?;
+    }
+}

@@ -1,0 +1,59 @@
+//! What a recorder tells the encoder comes back from a replay: all registers at every position, and memory as far as it
+//! can be known, forward, backward and at random.
+
+mod synthetic;
+
+use std::sync::Arc;
+
+use ktrace_format::Position;
+use ktrace_timeline::{Program, Recording, Replay, verify};
+use proptest::prelude::*;
+use synthetic::{Recorded, record, setup, steps};
+
+fn registers_at(recording: &mut Recording, position: u64) -> Vec<Option<u32>> {
+    recording.seek(Position(position)).unwrap();
+    recording.registers().unwrap()
+}
+
+/// Compares a trace with its guest's log.
+fn check(recorded: &Recorded) -> Result<(), TestCaseError> {
+    let program = Arc::new(Program::open(recorded.directory.path()).unwrap());
+    prop_assert!(program.trace().faults().is_empty());
+    let end = recorded.registers.len() as u64;
+    prop_assert_eq!(program.trace().instructions(), end);
+    prop_assert_eq!(program.trace().segments().len() as u64, recorded.segments);
+    let report = verify::verify(&program, &|_| (), &|| false);
+    prop_assert!(report.divergences.is_empty(), "{:?}", report.divergences);
+    prop_assert_eq!(report.proved, end);
+
+    let mut recording = Recording::new(program);
+    let expected = |position: u64| match recorded.registers.get(position as usize) {
+        Some(registers) => registers.map(Some).to_vec(),
+        None => recorded.end.to_vec(),
+    };
+    for position in 0..=end {
+        prop_assert_eq!(registers_at(&mut recording, position), expected(position), "position {}", position);
+    }
+    for position in (0..=end).rev() {
+        prop_assert_eq!(registers_at(&mut recording, position), expected(position), "back at {}", position);
+    }
+    // In an order that jumps between segments and inside them.
+    let mut samples = recorded.samples.clone();
+    fastrand::Rng::with_seed(end).shuffle(&mut samples);
+    for sample in samples {
+        prop_assert_eq!(registers_at(&mut recording, sample.position), expected(sample.position));
+        let mut byte = [None];
+        recording.read_memory(sample.address, &mut byte).unwrap();
+        prop_assert_eq!(byte[0], sample.byte, "{:?}", sample);
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_replay_shows_what_was_recorded(setup in setup(), steps in steps(160)) {
+        check(&record(setup, &steps))?;
+    }
+}

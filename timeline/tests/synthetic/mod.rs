@@ -1,0 +1,452 @@
+//! A synthetic guest that is recorded: random ARM code, executed by the real machine model over a small physical memory,
+//! with remapped pages, devices, faults, interrupts and a world outside that changes memory.
+//!
+//! It tells the encoder what the plugin would tell it (`tracer/src/vcpu.rs`, `tracer/src/encoder.rs`), and keeps a log
+//! of its own: all registers at every position, and samples of what is known of memory. It computes these without the
+//! encoder's or the replay's help, so a difference between the two halves of the prediction can't hide.
+
+mod code;
+mod world;
+
+use std::rc::Rc;
+
+use ktrace_format::header::{Architecture, ByteOrder, Header, Path};
+use ktrace_format::memory::{ImageWriter, Region, RegionKind};
+use ktrace_format::segment::encoder::{BlockId, BlockTraits, Finished, LAST_STARTED, OpaqueInstruction};
+use ktrace_format::{TraceWriter, segment::access};
+use ktrace_machine::arm::Mode;
+use ktrace_machine::arm::block::Block;
+use ktrace_machine::arm::cpu::{Cpu, Exit, Registers};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use world::World;
+pub use world::{HOT_PAGES, PAGE_BYTES};
+
+const CPSR: usize = 16;
+
+/// One thing that happens to the guest.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A block runs: one that is known at this address, or a new one.
+    Run { which: u8, seed: u64, stop: Stop },
+    /// A block is entered of which nothing starts: an exception comes first.
+    Nothing { seed: u64 },
+    /// A virtual page shows something else from now on.
+    Remap { page: u8, to: u8 },
+    /// Something other than the processor changes memory.
+    Outside { seed: u64 },
+    /// A segment ends.
+    Cut,
+}
+
+/// Where a block stops.
+#[derive(Clone, Copy, Debug)]
+pub enum Stop {
+    /// Behind its last instruction.
+    Never,
+    /// Behind an earlier one, after which the next block simply goes on.
+    After(u8),
+    /// Behind one, where an interrupt comes.
+    Interrupt(u8),
+    /// In the middle of an instruction, after so many accesses.
+    Fault(u8),
+}
+
+/// How a guest is made, besides its steps.
+#[derive(Clone, Copy, Debug)]
+pub struct Setup {
+    /// Its initial memory is captured.
+    pub image: bool,
+    /// The recording ends while the last instruction is under way.
+    pub open_end: Option<Stop>,
+    /// Decides everything that the steps leave open.
+    pub seed: u64,
+}
+
+/// Any setup.
+pub fn setup() -> impl Strategy<Value = Setup> {
+    (any::<bool>(), prop::option::of(stop()), any::<u64>()).prop_map(|(image, open_end, seed)| Setup {
+        image,
+        open_end,
+        seed,
+    })
+}
+
+fn stop() -> impl Strategy<Value = Stop> {
+    prop_oneof![
+        12 => Just(Stop::Never),
+        3 => any::<u8>().prop_map(Stop::After),
+        1 => any::<u8>().prop_map(Stop::Interrupt),
+        2 => (0..12u8).prop_map(Stop::Fault),
+    ]
+}
+
+/// Any steps, at most `count`.
+pub fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        60 => (any::<u8>(), any::<u64>(), stop()).prop_map(|(which, seed, stop)| Step::Run { which, seed, stop }),
+        1 => any::<u64>().prop_map(|seed| Step::Nothing { seed }),
+        8 => (0..HOT_PAGES as u8, any::<u8>()).prop_map(|(page, to)| Step::Remap { page, to }),
+        8 => any::<u64>().prop_map(|seed| Step::Outside { seed }),
+        3 => Just(Step::Cut),
+    ];
+    prop::collection::vec(step, 1..count)
+}
+
+/// What is known of a byte of memory at a position.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// The position.
+    pub position: u64,
+    /// The virtual address.
+    pub address: u32,
+    /// The byte, if the recording can know it.
+    pub byte: Option<u8>,
+}
+
+/// A trace on disk and what it must show.
+pub struct Recorded {
+    /// Where it is.
+    pub directory: TempDir,
+    /// Registers before each instruction.
+    pub registers: Vec<[u32; 17]>,
+    /// Registers after the last one; those that nobody can know are `None`.
+    pub end: [Option<u32>; 17],
+    /// Samples of memory.
+    pub samples: Vec<Sample>,
+    /// Segments that were written.
+    pub segments: u64,
+}
+
+struct KnownBlock {
+    code: Rc<[u8]>,
+    decoded: Rc<Block>,
+    id: Option<BlockId>,
+}
+
+/// How a block left the guest.
+enum Left {
+    /// At the next block.
+    Normally,
+    /// The last instruction has not completed, or nobody read its results.
+    Open(u32),
+}
+
+struct Guest {
+    cpu: Cpu,
+    random: fastrand::Rng,
+    world: World,
+    trace: TraceWriter,
+    blocks: Vec<KnownBlock>,
+    finished: Finished,
+    position: u64,
+    registers: Vec<[u32; 17]>,
+    samples: Vec<Sample>,
+}
+
+/// Runs a guest and records it.
+pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
+    let directory = tempfile::tempdir().unwrap();
+    if setup.image {
+        write_image(directory.path(), setup.seed);
+    }
+    let world = World::new(directory.path(), setup);
+    let mut guest = Guest {
+        cpu: Cpu::new(&Registers::default()),
+        random: fastrand::Rng::with_seed(setup.seed),
+        world,
+        trace: TraceWriter::create(directory.path(), header()).unwrap(),
+        blocks: Vec::new(),
+        finished: Finished::default(),
+        position: 0,
+        registers: Vec::new(),
+        samples: Vec::new(),
+    };
+    guest.cpu = Cpu::new(&guest.keyframe());
+    guest.begin_segment();
+    for step in steps {
+        guest.step(step);
+    }
+    let mut end = guest.cpu.registers().0.map(Some);
+    if let Some(stop) = setup.open_end {
+        let left = guest.run(255, setup.seed, stop, true);
+        end = guest.cpu.registers().0.map(Some);
+        if let Left::Open(unknown) = left {
+            end.iter_mut()
+                .enumerate()
+                .filter(|(at, _)| unknown >> at & 1 != 0)
+                .for_each(|(_, end)| *end = None);
+        }
+    }
+    guest.finish_segment(setup.open_end.is_some());
+    let totals = guest.trace.close("exit").unwrap();
+    assert_eq!(totals.instructions, guest.registers.len() as u64);
+    Recorded { directory, registers: guest.registers, end, samples: guest.samples, segments: totals.segments }
+}
+
+fn header() -> Header {
+    Header {
+        format_version: 1,
+        arch: Architecture::Arm,
+        byte_order: ByteOrder::Little,
+        cpu: String::new(),
+        path: Path::Portable,
+        qemu_version: String::new(),
+        command_line: Vec::new(),
+        tracer_version: "0".into(),
+        host: String::new(),
+        started: String::new(),
+    }
+}
+
+fn write_image(directory: &std::path::Path, seed: u64) {
+    let region = |start, pages: usize, kind, name: &str| Region {
+        start,
+        length: (pages * PAGE_BYTES) as u64,
+        kind,
+        name: name.into(),
+        block_offset: 0,
+    };
+    let mut writer = ImageWriter::create(directory).unwrap();
+    let rom = world::initial_bytes(seed, world::ROM_PAGE, world::ROM_PAGES);
+    let ram = world::initial_bytes(seed, world::RAM_PAGE, world::RAM_PAGES);
+    let at = |page: u64| page * PAGE_BYTES as u64;
+    writer
+        .add_region(&region(at(world::ROM_PAGE), world::ROM_PAGES, RegionKind::Rom, "rom"), &rom[..])
+        .unwrap();
+    writer
+        .add_region(&region(at(world::RAM_PAGE), world::RAM_PAGES, RegionKind::Ram, "ram"), &ram[..])
+        .unwrap();
+    writer.add_alias(&region(at(world::ALIAS_PAGE), world::RAM_PAGES, RegionKind::Ram, "ram")).unwrap();
+    writer.finish().unwrap();
+}
+
+impl Guest {
+    fn begin_segment(&mut self) {
+        self.world.encoder.begin_segment(self.position, 0, &self.cpu.registers().0);
+    }
+
+    fn finish_segment(&mut self, open_end: bool) {
+        self.world.encoder.finish_segment(open_end, &mut self.finished).unwrap();
+        self.trace.segment(&self.finished).unwrap();
+        self.position += self.finished.head.instructions;
+    }
+
+    fn step(&mut self, step: &Step) {
+        match *step {
+            Step::Run { which, seed, stop } => {
+                self.run(which, seed, stop, false);
+            }
+            Step::Nothing { seed } => {
+                let block = self.block(255, seed);
+                self.enter(block);
+                self.discontinue();
+                self.world.encoder.end_block(0);
+            }
+            Step::Remap { page, to } => self.world.remap(page, to),
+            Step::Outside { seed } => self.world.change_from_outside(seed),
+            Step::Cut => {
+                self.finish_segment(false);
+                self.begin_segment();
+            }
+        }
+    }
+
+    /// All registers as some exception or context switch might leave them.
+    fn keyframe(&mut self) -> Registers {
+        let mut registers = Registers::default();
+        registers.0.iter_mut().for_each(|register| *register = self.random.u32(..));
+        for number in [8, 9, 10, 11, 13] {
+            registers.0[number] = self.world.hot_address();
+        }
+        let (thumb, big_endian) = (self.random.u32(0..3) == 0, self.random.u32(0..8) == 0);
+        registers.0[15] = code::slot(self.random.u32(..));
+        registers.0[CPSR] = self.cpsr(thumb, big_endian);
+        registers
+    }
+
+    fn cpsr(&mut self, thumb: bool, big_endian: bool) -> u32 {
+        let mode = [0x10, 0x13, 0x12, 0x17, 0x1f][self.random.usize(..5)];
+        let flags = self.random.u32(..) & 0xf80f_01c0;
+        flags | mode | u32::from(thumb) << 5 | u32::from(big_endian) << 9
+    }
+
+    /// A block at the program counter, known or new.
+    fn block(&mut self, which: u8, seed: u64) -> usize {
+        let (address, mode) = (self.cpu.pc(), self.cpu.mode());
+        let here = |block: &&KnownBlock| block.decoded.address() == address && block.decoded.mode() == mode;
+        let known: Vec<usize> = (0..self.blocks.len()).filter(|&at| here(&&self.blocks[at])).collect();
+        // Mostly the one that came last, often an old one: code that is overwritten, or another address space.
+        match which {
+            0..=199 if !known.is_empty() => known[known.len() - 1],
+            200..=235 if !known.is_empty() => known[usize::from(which) % known.len()],
+            _ => self.new_block(address, mode, seed),
+        }
+    }
+
+    fn new_block(&mut self, address: u32, mode: Mode, seed: u64) -> usize {
+        let mut random = fastrand::Rng::with_seed(seed);
+        loop {
+            let code = code::block(&mut random, address, mode.thumb());
+            let Ok(decoded) = Block::decode(address, mode, &code) else { continue };
+            let same = |block: &KnownBlock| {
+                block.decoded.address() == address && block.decoded.mode() == mode && *block.code == *code
+            };
+            if let Some(at) = self.blocks.iter().position(same) {
+                return at;
+            }
+            self.blocks.push(KnownBlock { code: code.into(), decoded: Rc::new(decoded), id: None });
+            return self.blocks.len() - 1;
+        }
+    }
+
+    fn enter(&mut self, number: usize) -> Rc<Block> {
+        let known = &mut self.blocks[number];
+        let decoded = Rc::clone(&known.decoded);
+        let trace = &mut self.trace;
+        let encoder = &mut self.world.encoder;
+        let id = *known.id.get_or_insert_with(|| {
+            let opaque = decoded.opaque_indices().iter().map(|&index| {
+                let opaque = decoded.opaque(usize::from(index)).unwrap();
+                OpaqueInstruction { index, memory: opaque.memory, name: trace.name(opaque.mnemonic) }
+            });
+            let (address, mode) = (decoded.address(), decoded.mode().bits());
+            let traits =
+                BlockTraits { address, mode, instructions: decoded.len() as u16, opaque: opaque.collect() };
+            let id = trace.block(address, mode, &known.code);
+            assert_eq!(encoder.define_block(traits), id);
+            id
+        });
+        encoder.enter_block(id);
+        decoded
+    }
+
+    fn discontinue(&mut self) {
+        let registers = self.keyframe();
+        self.cpu = Cpu::new(&registers);
+        let cause = self.random.u8(..);
+        self.world.encoder.discontinuity(cause, &registers.0);
+    }
+
+    /// Runs one block. `open`: the recording ends with it.
+    fn run(&mut self, which: u8, seed: u64, stop: Stop, open: bool) -> Left {
+        let number = self.block(which, seed);
+        let block = self.enter(number);
+        let length = block.len();
+        let last = match stop {
+            Stop::Never | Stop::Fault(_) => length,
+            Stop::After(index) | Stop::Interrupt(index) => 1 + usize::from(index) % length,
+        };
+        self.world.budget = if let Stop::Fault(accesses) = stop { accesses.into() } else { u32::MAX };
+        let discontinuity = !open && matches!(stop, Stop::Interrupt(_) | Stop::Fault(_));
+        let (mut started, mut left) = (0, Left::Normally);
+        for index in 0..last {
+            self.registers.push(self.cpu.registers().0);
+            started = index + 1;
+            match self.cpu.run(&block, index, index + 1, &mut self.world) {
+                Exit::Done => {}
+                Exit::Halted(_) => {
+                    left = Left::Open(0x1_ffff);
+                    break;
+                }
+                Exit::Opaque(_) => {
+                    let results = index + 1 < last || !(discontinuity || open);
+                    let fault = !self.opaque_accesses(&block, index, last);
+                    let unknown = self.complete_opaque(&block, index, results && !fault);
+                    if fault || !results {
+                        left = Left::Open(unknown);
+                    }
+                    if fault {
+                        break;
+                    }
+                }
+            }
+            self.sample();
+        }
+        let fault = matches!(left, Left::Open(_)) && matches!(stop, Stop::Fault(_));
+        if discontinuity || fault && !open {
+            self.discontinue();
+        }
+        self.sample();
+        self.world.encoder.end_block(started as u32);
+        left
+    }
+
+    /// False: it faulted in the middle.
+    fn opaque_accesses(&mut self, block: &Block, index: usize, last: usize) -> bool {
+        if !block.opaque(index).unwrap().memory {
+            return true;
+        }
+        for _ in 0..self.random.u32(..4) {
+            let mut flags = self.random.u8(..) % 5;
+            if self.random.bool() {
+                flags |= access::STORE;
+            }
+            if self.random.bool() {
+                flags |= access::BIG_ENDIAN;
+            }
+            // As the plugin does it where QEMU runs the instruction again in a block of its own.
+            let alone = index + 1 == last && self.world.budget == u32::MAX && self.random.bool();
+            let index = if alone { LAST_STARTED } else { index as u16 };
+            let address = self.world.hot_address();
+            if !self.world.opaque_access(index, address, flags, self.random.u128(..)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Gives an opaque instruction results. Returns the registers that are unknown to those who have not seen them.
+    fn complete_opaque(&mut self, block: &Block, index: usize, tell: bool) -> u32 {
+        let opaque = block.opaque(index).unwrap();
+        let before = self.cpu.cpsr();
+        let branches = opaque.writes & 1 << 15 != 0;
+        let mut after = before;
+        if opaque.writes & 1 << CPSR != 0 {
+            let last = index + 1 == block.len();
+            let big_endian = if last { self.random.u32(0..4) == 0 } else { before >> 9 & 1 != 0 };
+            let thumb = self.random.bool();
+            after = self.cpsr(thumb, big_endian);
+            if !opaque.changes_mode {
+                after = after & !0x1f | before & 0x1f;
+            }
+            if !branches {
+                // QEMU does not keep these bits in the register inside a block: anything may be read there.
+                after |= self.random.u32(..) & 0x0600_fc20;
+            }
+        }
+        let written = opaque.written(before, after);
+        let mut values = Vec::new();
+        for register in (0..=CPSR).filter(|register| written >> register & 1 != 0) {
+            values.push(match register {
+                CPSR => after,
+                15 => code::slot(self.random.u32(..)),
+                8..=11 | 13 => self.world.hot_address(),
+                _ => self.random.u32(..),
+            });
+        }
+        if tell && opaque.writes != 0 {
+            if written & 1 << CPSR != 0 {
+                self.world.encoder.opaque_results(&values[values.len() - 1..]);
+                self.world.encoder.opaque_results(&values[..values.len() - 1]);
+            } else {
+                self.world.encoder.opaque_results(&values);
+            }
+        }
+        self.cpu.complete_opaque(block, index, written, &values).unwrap();
+        // It may have ended in an exception, which also changes the stack pointer, the link register, and where to go on.
+        opaque.writes | if opaque.changes_mode { 0x7f00 } else { 0 } | 0x1_e000
+    }
+
+    fn sample(&mut self) {
+        if self.random.u32(..8) > 0 {
+            return;
+        }
+        let position = self.registers.len() as u64;
+        for _ in 0..4 {
+            let address = self.world.hot_address().wrapping_add(self.random.u32(..64)).wrapping_sub(32);
+            self.samples.push(Sample { position, address, byte: self.world.known(address) });
+        }
+    }
+}

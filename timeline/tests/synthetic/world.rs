@@ -1,0 +1,270 @@
+//! The guest's memory, what is behind virtual pages, and the recorder's side of each access.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use ktrace_format::memory::{Image, RegionKind};
+use ktrace_format::segment::access;
+use ktrace_format::segment::encoder::{Encoder, InitialMemory, NameId};
+use ktrace_format::shadow::Target;
+use ktrace_machine::bus::{AccessSize, Bus, Halt};
+
+use super::Setup;
+
+/// Bytes in a page.
+pub const PAGE_BYTES: usize = 4096;
+/// Virtual pages that most accesses go to.
+pub const HOT_PAGES: u32 = 6;
+pub(super) const ROM_PAGE: u64 = 0x10;
+pub(super) const ROM_PAGES: usize = 2;
+pub(super) const RAM_PAGE: u64 = 0x4_0000;
+pub(super) const RAM_PAGES: usize = 5;
+/// The same RAM once more.
+pub(super) const ALIAS_PAGE: u64 = 0x8_0000;
+const HOT: u32 = 0x1000_0000;
+/// Also the last pages and the first count as hot: accesses wrap around between them.
+const TOP: u32 = 0xffff_f000;
+
+/// What a physical page holds before the first instruction.
+pub(super) fn initial_bytes(seed: u64, page: u64, pages: usize) -> Vec<u8> {
+    let byte = |at: usize| (seed ^ page).wrapping_mul(at as u64 | 1).rotate_left(23) as u8;
+    (0..pages * PAGE_BYTES).map(byte).collect()
+}
+
+/// What is really behind a virtual page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    Memory(u64),
+    Device(u32),
+}
+
+fn canonical(page: u64) -> u64 {
+    if page >= ALIAS_PAGE { page - ALIAS_PAGE + RAM_PAGE } else { page }
+}
+
+fn is_rom(page: u64) -> bool {
+    page < RAM_PAGE
+}
+
+/// The initial memory as the plugin finds it in the image.
+pub struct Initial(Option<Image>);
+
+impl InitialMemory for Initial {
+    fn fill(&mut self, page: u64, data: &mut [u8; PAGE_BYTES], known: &mut [u64; 64]) -> bool {
+        let Some(image) = &self.0 else { return false };
+        let address = page * PAGE_BYTES as u64;
+        for offset in image.read(address, data).into_iter().flatten() {
+            known[offset / 64] |= 1 << (offset % 64);
+        }
+        image.region(address).is_some_and(|region| region.kind == RegionKind::Rom)
+    }
+
+    fn canonical(&mut self, page: u64) -> u64 {
+        self.0.as_ref().map_or(page, |image| image.canonical(page * PAGE_BYTES as u64) / PAGE_BYTES as u64)
+    }
+}
+
+/// See the [module](self).
+pub struct World {
+    pub encoder: Encoder<Initial>,
+    /// Accesses that the block may still make.
+    pub budget: u32,
+    random: fastrand::Rng,
+    image: bool,
+    /// By canonical page.
+    memory: HashMap<u64, Vec<u8>>,
+    table: HashMap<u32, Behind>,
+    told: HashMap<u32, Behind>,
+    /// What a recording can know: the last value that was seen, by the page that the recorder knows and the offset.
+    seen: HashMap<(u64, u32), u8>,
+}
+
+impl World {
+    pub fn new(directory: &Path, setup: Setup) -> World {
+        let (rom, ram) =
+            (initial_bytes(setup.seed, ROM_PAGE, ROM_PAGES), initial_bytes(setup.seed, RAM_PAGE, RAM_PAGES));
+        let pages = (ROM_PAGE..).zip(rom.chunks(PAGE_BYTES)).chain((RAM_PAGE..).zip(ram.chunks(PAGE_BYTES)));
+        let memory: HashMap<u64, Vec<u8>> = pages.map(|(page, bytes)| (page, bytes.to_vec())).collect();
+        let mut seen = HashMap::new();
+        if setup.image {
+            for (&page, bytes) in &memory {
+                seen.extend((0..).zip(bytes).map(|(offset, byte)| ((page, offset), *byte)));
+            }
+        }
+        World {
+            encoder: Encoder::new(Initial(Image::open(directory).ok())).unwrap(),
+            budget: u32::MAX,
+            random: fastrand::Rng::with_seed(!setup.seed),
+            image: setup.image,
+            memory,
+            table: HashMap::new(),
+            told: HashMap::new(),
+            seen,
+        }
+    }
+
+    /// An address that accesses like: often just before the end of a page, rarely at the end of the address space.
+    pub fn hot_address(&mut self) -> u32 {
+        let page = match self.random.u32(..12) {
+            0 => TOP,
+            1 => 0,
+            _ => HOT + (self.random.u32(..HOT_PAGES) << 12),
+        };
+        let offset = if self.random.bool() { 0xff0 + self.random.u32(..16) } else { self.random.u32(..256) };
+        page + offset
+    }
+
+    fn choice(&self, to: u8) -> Behind {
+        match u64::from(to % 12) {
+            page @ 0..=4 => Behind::Memory(RAM_PAGE + page),
+            page @ 5..=7 => Behind::Memory(ALIAS_PAGE + page - 5),
+            // Without an image nobody can tell that stores to ROM are dropped.
+            page @ 8..=9 if self.image => Behind::Memory(ROM_PAGE + page - 8),
+            page => Behind::Device(page as u32 & 1),
+        }
+    }
+
+    pub fn remap(&mut self, page: u8, to: u8) {
+        let behind = self.choice(to);
+        self.table.insert((HOT >> 12) + u32::from(page), behind);
+    }
+
+    pub fn change_from_outside(&mut self, seed: u64) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        for _ in 0..random.u32(1..40) {
+            let page = RAM_PAGE + random.u64(..RAM_PAGES as u64);
+            let offset = if random.bool() { 0xff0 + random.usize(..16) } else { random.usize(..256) };
+            self.memory.get_mut(&page).unwrap()[offset] = random.u8(..);
+        }
+    }
+
+    fn behind(&self, address: u32) -> Behind {
+        let page = address >> 12;
+        self.table.get(&page).copied().unwrap_or_else(|| self.choice((page ^ page >> 8) as u8))
+    }
+
+    /// The page under which the recorder knows memory: only an image tells it of aliases.
+    fn recorded_page(&self, page: u64) -> u64 {
+        if self.image { canonical(page) } else { page }
+    }
+
+    /// What a recording can say of a byte.
+    pub fn known(&self, address: u32) -> Option<u8> {
+        match self.told.get(&(address >> 12))? {
+            Behind::Memory(page) => self.seen.get(&(self.recorded_page(*page), address & 0xfff)).copied(),
+            Behind::Device(_) => None,
+        }
+    }
+
+    fn spend(&mut self) -> bool {
+        let left = self.budget.checked_sub(1);
+        self.budget = left.unwrap_or(0);
+        left.is_some()
+    }
+
+    fn read(&mut self, address: u32) -> u8 {
+        match self.behind(address) {
+            Behind::Memory(page) => self.memory[&canonical(page)][address as usize % PAGE_BYTES],
+            Behind::Device(_) => self.random.u8(..),
+        }
+    }
+
+    fn write(&mut self, address: u32, byte: u8) {
+        let Behind::Memory(page) = self.behind(address) else { return };
+        if !is_rom(page) {
+            self.memory.get_mut(&canonical(page)).unwrap()[address as usize % PAGE_BYTES] = byte;
+            self.learn(address, byte);
+        }
+    }
+
+    fn learn(&mut self, address: u32, byte: u8) {
+        if let Behind::Memory(page) = self.behind(address) {
+            self.seen.insert((self.recorded_page(page), address & 0xfff), byte);
+        }
+    }
+
+    /// Tells what is behind an access, as the plugin does. Returns whether any of it is a device.
+    fn look(&mut self, address: u32, bytes: usize) -> bool {
+        let last = address.wrapping_add(bytes as u32 - 1);
+        let second = (address >> 12 != last >> 12).then_some(last & !0xfff);
+        let mut device = None;
+        for address in std::iter::once(address).chain(second) {
+            let behind = self.behind(address);
+            if self.told.insert(address >> 12, behind) != Some(behind) {
+                let target = match behind {
+                    Behind::Memory(page) => Target::Ram(page),
+                    Behind::Device(_) => Target::Device,
+                };
+                self.encoder.map(address, target);
+            }
+            if let Behind::Device(name) = behind {
+                device.get_or_insert((name, 0x900_0000 | u64::from(address & 0xfff)));
+            }
+        }
+        if let Some((name, physical)) = device {
+            self.encoder.device(NameId(name), physical);
+        }
+        device.is_some()
+    }
+
+    /// An opaque instruction's access. False: it faults.
+    pub fn opaque_access(&mut self, index: u16, address: u32, flags: u8, stored: u128) -> bool {
+        if !self.spend() {
+            return false;
+        }
+        let size = 1usize << (flags & access::SIZE);
+        let at = |offset: usize| address.wrapping_add(offset as u32);
+        self.look(address, size);
+        let mut memory = [0; 16];
+        if flags & access::STORE != 0 {
+            memory[..size].copy_from_slice(&stored.to_le_bytes()[..size]);
+            (0..size).for_each(|offset| self.write(at(offset), memory[offset]));
+        } else {
+            for offset in 0..size {
+                memory[offset] = self.read(at(offset));
+                self.learn(at(offset), memory[offset]);
+            }
+        }
+        if flags & access::BIG_ENDIAN != 0 {
+            memory[..size].reverse();
+        }
+        let value = u128::from_le_bytes(memory);
+        self.encoder.opaque_access(index, address, flags, value as u64, (value >> 64) as u64);
+        true
+    }
+}
+
+impl Bus for World {
+    fn load(&mut self, address: u32, size: AccessSize) -> Result<u64, Halt> {
+        if !self.spend() {
+            return Err(Halt);
+        }
+        let bytes = size as usize;
+        let mut value = [0; 8];
+        for (offset, byte) in (0..).zip(&mut value[..bytes]) {
+            *byte = self.read(address.wrapping_add(offset));
+        }
+        let device = self.look(address, bytes);
+        self.encoder.load(address, bytes as u8, u64::from_le_bytes(value));
+        if !device {
+            (0..)
+                .zip(&value[..bytes])
+                .for_each(|(offset, byte)| self.learn(address.wrapping_add(offset), *byte));
+        }
+        Ok(u64::from_le_bytes(value))
+    }
+
+    fn store(&mut self, address: u32, size: AccessSize, value: u64) -> Result<(), Halt> {
+        if !self.spend() {
+            return Err(Halt);
+        }
+        let bytes = size as usize;
+        let memory = &value.to_le_bytes()[..bytes];
+        self.look(address, bytes);
+        let mut masked = [0; 8];
+        masked[..bytes].copy_from_slice(memory);
+        self.encoder.store(address, bytes as u8, u64::from_le_bytes(masked));
+        (0..).zip(memory).for_each(|(offset, byte)| self.write(address.wrapping_add(offset), *byte));
+        Ok(())
+    }
+}

@@ -89,7 +89,15 @@ fn exercise(recording: &mut Recording, seed: u64) {
 
 /// Whatever a damaged trace still shows is what the guest's log says.
 fn check_shown(recorded: &Recorded, recording: &mut Recording) -> Result<(), TestCaseError> {
+    let program = std::sync::Arc::clone(recording.program());
+    let segments = program.trace().segments();
     for position in 0..=recording.end().0 {
+        // Where the next segment is lost, blocks of which nothing started may be lost with it: the log is past those.
+        let starts_here = |number: &usize| segments.get(*number).is_some_and(|next| next.first == position);
+        let ended = segments.partition_point(|segment| segment.end() <= position);
+        if ended > 0 && segments[ended - 1].end() == position && !starts_here(&ended) {
+            continue;
+        }
         recording.seek(Position(position)).unwrap();
         let expected = match recorded.registers.get(position as usize) {
             Some(registers) => registers.map(Some),

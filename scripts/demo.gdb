@@ -1,5 +1,6 @@
 # The gdb session of `make demo`: to the end of a recording of U-Boot, back to where it moves itself into RAM, and back
-# and forth there. scripts/demo.sh has connected gdb already.
+# and forth there. scripts/demo.sh has connected gdb, and set $addition to the address of the instruction
+# `add lr, lr, r0` in relocate_code's caller, which it found in U-Boot's file.
 set pagination off
 set confirm off
 set width 0
@@ -13,21 +14,17 @@ continue
 x/i $pc
 monitor when
 
-echo \n== U-Boot runs from flash first, then copies itself to the top of RAM and goes on there.\n
-echo == The code that calls relocate_code has an instruction `add lr, lr, r0` that adds the distance.\n
-find /w1 0x0, +0x8000, 0xe08ee000
-if $numfound < 1
-  echo This U-Boot has no such instruction\n
-  quit 1
-end
-break *($_ + 4)
+echo \n== U-Boot runs from flash first, then copies itself to the top of RAM and goes on there. Where it prepares this,\n
+echo == `add lr, lr, r0` adds the distance to the address at which it will go on. A breakpoint behind that addition:\n
+break *($addition + 4)
 
 echo \n== (gdb) reverse-continue: back from the end to where that happened\n
 reverse-continue
 monitor when
-x/3i $pc - 4
+x/i $addition
+x/i $pc
 info registers r0 r9 sp lr pc
-echo == lr is an address in RAM: where U-Boot will go on. r0 is the distance.\n
+echo == lr is an address in RAM: where U-Boot will go on. Without the distance in r0, it is an address in flash:\n
 p/x $lr - $r0
 
 echo \n== (gdb) reverse-stepi: one instruction back, before the addition\n
@@ -40,7 +37,7 @@ set $before = $lr
 echo \n== (gdb) stepi: and forward again\n
 stepi
 info registers r0 lr pc
-if $lr != $before + $r0
+if $pc != $addition + 4 || $lr != $before + $r0
   echo The registers are not those of an addition\n
   quit 1
 end

@@ -27,7 +27,11 @@ timeout --preserve-status -s TERM "$seconds" "$programs/ktracer" record -o "$dem
 say "   What it said meanwhile:"
 tr -d '\r' < "$demo/console.log" | grep . | head -n 6 | sed 's/^/   | /'
 
-say "2. Serving the recording; QEMU is gone"
+say "2. Proving it: every instruction is executed again, and compared with what QEMU did"
+printf '   ktracer verify %s/trace\n' "$demo"
+"$programs/ktracer" verify "$demo/trace" | sed 's/^/   | /'
+
+say "3. Serving the recording; QEMU is gone"
 "$programs/ktreplay" "$demo/trace" --port 0 > "$demo/server.log" 2>&1 &
 server=$!
 trap 'kill "$server" 2>/dev/null || true' EXIT
@@ -41,8 +45,13 @@ done
 [ -n "$address" ] || { cat "$demo/server.log" >&2; fail "ktreplay does not listen"; }
 printf '   ktreplay %s/trace: listening on %s\n' "$demo" "$address"
 
-say "3. gdb goes to the end, and back"
-gdb-multiarch -nx -batch -ex 'set architecture arm' -ex "target remote $address" -x scripts/demo.gdb ||
+say "4. gdb goes to the end, and back"
+# Where U-Boot's relocation adds its distance: the first word e08ee000 (add lr, lr, r0), little-endian, at an aligned
+# offset of the file. The file is at address 0 in flash, so offsets are addresses.
+addition=$(LC_ALL=C grep -obUaP '\x00\xe0\x8e\xe0' "$uboot" | cut -d: -f1 | awk '$1 % 4 == 0 { print $1; exit }')
+[ -n "$addition" ] || fail "this U-Boot has no instruction add lr, lr, r0: $uboot"
+gdb-multiarch -nx -batch -ex 'set architecture arm' -ex "target remote $address" \
+  -ex "set \$addition = $addition" -x scripts/demo.gdb 2>&1 | grep -v -e '^warning: No executable' -e '^determining exec' ||
   fail "the gdb session went wrong; the server's log is $demo/server.log"
 
 say "Done. Go on by yourself:"

@@ -1,6 +1,13 @@
 //! `ktracer` records, checks and shows traces. One module per subcommand.
 
+mod condition;
+mod demo;
+mod disassembly;
+mod dump;
+mod info;
+mod output;
 mod record;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -33,11 +40,23 @@ enum Command {
     /// The trace goes to a directory of its own, which `ktreplay` serves to gdb. A recording that was killed keeps all
     /// but its last second.
     Record(record::Arguments),
+    /// Tell what a trace is and what is in it.
+    Info(info::Arguments),
+    /// Execute a whole trace again and prove that it is right.
+    Verify(verify::Arguments),
+    /// Print what was executed: instructions, the registers they changed, the memory they read and wrote.
+    Dump(dump::Arguments),
+    /// Show what ktracer does, with the recording that comes with it; needs neither QEMU nor gdb.
+    Demo,
 }
 
 fn main() -> ExitCode {
     let result = match CommandLine::parse().command {
         Command::Record(arguments) => record::run(&arguments),
+        Command::Info(arguments) => info::run(&arguments),
+        Command::Verify(arguments) => verify::run(&arguments),
+        Command::Dump(arguments) => dump::run(&arguments),
+        Command::Demo => demo::run(),
     };
     result.unwrap_or_else(|error| {
         eprintln!("ktracer: error: {error:#}");

@@ -18,7 +18,6 @@ pub mod architecture;
 pub mod breakpoints;
 pub mod connection;
 pub mod description;
-pub mod destination;
 pub mod framing;
 pub mod monitor;
 pub mod reply;

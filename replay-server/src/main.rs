@@ -1,14 +1,14 @@
 //! `ktreplay`: serves a ktracer trace to gdb.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
-use ktrace_timeline::{Recording, Replay};
+use ktrace_timeline::destination::Destination;
+use ktrace_timeline::{Recording, Replay, sample};
 use replay_server::Server;
-use replay_server::destination::Destination;
 
 const EXAMPLES: &str = "\
 In gdb, gdb-multiarch, or arm-none-eabi-gdb:
@@ -80,9 +80,13 @@ fn serve(arguments: &Arguments) -> Result<std::convert::Infallible> {
 
 /// Opens the recording that the arguments name.
 fn open(arguments: &Arguments) -> Result<Box<dyn Replay>> {
-    let sample = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/samples/arm-u-boot");
-    let directory = arguments.trace.as_deref().unwrap_or(&sample);
-    let recording = Recording::open(directory)?;
+    let directory = match &arguments.trace {
+        Some(directory) => directory.clone(),
+        None => {
+            sample::directory().context("the sample trace is not here: scripts/make-sample.sh makes one")?
+        }
+    };
+    let recording = Recording::open(&directory)?;
     for fault in recording.program().trace().faults() {
         log::warn!("{}: {fault}", recording.program().trace().path().display());
     }

@@ -5,8 +5,8 @@ use std::fmt::Write;
 
 use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 
-use crate::destination::Destination;
 use crate::target::Guest;
+use ktrace_timeline::destination::Destination;
 
 const HELP: &str = "\
 monitor when        the position: instructions since the start of the recording

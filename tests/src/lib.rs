@@ -1,4 +1,15 @@
-//! What ktracer's end-to-end tests share: the oracle, and the QEMU that they run.
+//! What ktracer's end-to-end tests share: the oracle, the QEMU and the firmware that they run, and the programs under
+//! test.
+//!
+//! The programs are those of the release build: `cargo build --release --workspace` comes before `cargo test`, as
+//! `make test` has it.
 
+pub mod agreement;
+pub mod memory;
+pub mod monitor;
 pub mod oracle;
+pub mod programs;
 pub mod qemu;
+pub mod sample;
+pub mod server;
+pub mod session;

@@ -86,6 +86,8 @@ pub struct Engine<J> {
     entry_cache: Box<[(u64, u32)]>,
     /// Registers that the trace does not prove after the segment's last instruction: bit n for register n.
     pub(crate) unproven: u32,
+    /// Causes of discontinuities since somebody last took them, kept only if somebody wants them.
+    pub(crate) discontinuities: Option<Vec<u8>>,
     /// Everything was executed and compared.
     finished: bool,
     /// See [`Program::newest_lost`].
@@ -109,6 +111,7 @@ impl<J: Journal> Engine<J> {
             started: vec![Slot::default(); program.trace().block_count()],
             entry_cache: vec![(u64::MAX, 0); ENTRY_CACHE].into_boxed_slice(),
             unproven: 0,
+            discontinuities: None,
             finished: false,
             newest_lost: None,
             program,
@@ -500,14 +503,14 @@ impl<J: Journal> Engine<J> {
     #[inline]
     fn leave(&mut self, block: &Block, run: &Run) -> Result<(), Divergence> {
         self.memory.digest.block(block.address(), run.started);
-        if run.discontinuity.is_some() {
-            self.discontinuity()?;
+        if let Some(cause) = run.discontinuity {
+            self.discontinuity(cause)?;
         }
         Ok(())
     }
 
     #[cold]
-    fn discontinuity(&mut self) -> Result<(), Divergence> {
+    fn discontinuity(&mut self, cause: u8) -> Result<(), Divergence> {
         if self.memory.accesses != self.memory.limit {
             return Err(self.divergence(format!(
                 "the block before a discontinuity makes fewer accesses ({} fewer) than the trace has",
@@ -521,6 +524,9 @@ impl<J: Journal> Engine<J> {
             *register = memory.cursor.keyframe(&memory.streams).map_err(|error| self.stream_error(&error))?;
         }
         self.cpu = Cpu::new(&registers);
+        if let Some(causes) = &mut self.discontinuities {
+            causes.push(cause);
+        }
         self.unproven = 0;
         Ok(())
     }
@@ -550,8 +556,8 @@ impl<J: Journal> Engine<J> {
             }
             let address = self.program.block(run.id).map(Block::address);
             self.memory.digest.block(address.unwrap_or_default(), 0);
-            if run.discontinuity.is_some() {
-                self.discontinuity()?;
+            if let Some(cause) = run.discontinuity {
+                self.discontinuity(cause)?;
             }
         }
         self.check_digest()?;

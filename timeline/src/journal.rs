@@ -78,7 +78,7 @@ impl Journal for FullJournal {
 
 impl FullJournal {
     /// How much has been noted.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.len()
     }
 

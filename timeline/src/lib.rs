@@ -1,14 +1,18 @@
 //! Replay of ktracer traces: seek, step, search, memory at a time.
 
+pub mod counts;
+pub mod destination;
 pub mod engine;
 mod history;
 pub mod journal;
 pub mod program;
 pub mod recording;
 pub mod replay;
+pub mod sample;
 pub mod segment_memory;
 mod stops;
 pub mod verify;
+pub mod walk;
 mod window;
 
 pub use program::Program;

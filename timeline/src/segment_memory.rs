@@ -26,7 +26,7 @@ pub struct Access {
     /// A store.
     pub store: bool,
     /// Value, zero-extended.
-    pub value: u64,
+    pub value: u128,
     /// Physical address, if the page is memory.
     pub physical: Option<u64>,
     /// Number of the device's name, and the physical address there.
@@ -168,7 +168,7 @@ impl<J: Journal> SegmentMemory<J> {
         page.data[offset] = byte;
     }
 
-    fn note_access(&mut self, address: u32, bytes: usize, store: bool, value: u64) {
+    fn note_access(&mut self, address: u32, bytes: usize, store: bool, value: u128) {
         if self.log.is_some() {
             let mapping =
                 self.shadow.mapping(address).filter(|mapping| mapping.behaviour != Behaviour::Device);
@@ -223,7 +223,7 @@ impl<J: Journal> SegmentMemory<J> {
             }
         };
         self.digest.access(address, bytes as u8, false, value);
-        self.note_access(address, bytes, false, value);
+        self.note_access(address, bytes, false, u128::from(value));
         self.accesses += 1;
         Ok(value)
     }
@@ -240,7 +240,7 @@ impl<J: Journal> SegmentMemory<J> {
     fn try_store(&mut self, address: u32, bytes: usize, value: u64) -> Result<(), SegmentError> {
         self.write(address, &value.to_le_bytes()[..bytes])?;
         self.digest.access(address, bytes as u8, true, value);
-        self.note_access(address, bytes, true, value);
+        self.note_access(address, bytes, true, u128::from(value));
         self.accesses += 1;
         Ok(())
     }
@@ -295,7 +295,7 @@ impl<J: Journal> SegmentMemory<J> {
         } else {
             self.digest.access(address, bytes as u8, store, low);
         }
-        self.note_access(address, bytes, store, low);
+        self.note_access(address, bytes, store, u128::from(low) | u128::from(high) << 64);
         self.accesses += 1;
         Ok(())
     }

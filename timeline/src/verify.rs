@@ -44,8 +44,15 @@ impl Report {
     }
 }
 
-/// Verifies one segment.
-fn segment(
+/// Positions that no segment holds.
+pub(crate) fn missing_segment(from: u64, to: u64) -> Unproved {
+    let reason = "the trace has no segment for these positions: it is damaged or lost".to_owned();
+    Unproved { from, to, reason }
+}
+
+/// Verifies one segment; `from` of the error is the first instruction that is not proved. The engine has executed what it
+/// could.
+pub(crate) fn segment(
     engine: &mut Engine<NoJournal>,
     entry: &SegmentEntry,
     next: Option<&SegmentEntry>,
@@ -119,8 +126,7 @@ pub fn verify(
     let mut position = 0;
     for (entry, outcome) in segments.iter().zip(outcomes) {
         if entry.first > position {
-            let reason = "the trace has no segment for these positions: it is damaged or lost".to_owned();
-            report.divergences.push(Unproved { from: position, to: entry.first, reason });
+            report.divergences.push(missing_segment(position, entry.first));
         }
         position = entry.end();
         match outcome {

@@ -39,6 +39,11 @@ pub struct Block {
     pub next: u32,
     /// The other place where the next block may be, or the same.
     pub or_next: u32,
+    /// ITSTATE at its start.
+    pub it: u8,
+    /// ITSTATE after its last instruction. QEMU sometimes leaves another one behind: its system register accesses save
+    /// ITSTATE, and nothing clears it again after the last instruction of an IT block.
+    pub next_it: u8,
     /// The model's view.
     pub decoded: Decoded,
     /// The code.
@@ -69,16 +74,9 @@ impl Block {
             Flow::Branch { target, conditional: false } => (target, target),
             _ => (NOWHERE, NOWHERE),
         };
-        Ok(Block {
-            serial,
-            address,
-            instructions: instructions as u32,
-            next,
-            or_next,
-            decoded,
-            code: code.into(),
-            opaque,
-        })
+        let (it, next_it) = (mode.it(), decoded.mode_before(instructions).it());
+        let (code, instructions) = (code.into(), instructions as u32);
+        Ok(Block { serial, address, instructions, next, or_next, it, next_it, decoded, code, opaque })
     }
 
     /// What is before the first block: nothing is expected after it.

@@ -80,6 +80,11 @@ impl Control {
         Control { reader: Mutex::new(None), writer: Mutex::new(None) }
     }
 
+    /// `ktracer record` listens.
+    pub fn is_present(&self) -> bool {
+        self.writer.lock().is_ok_and(|writer| writer.is_some())
+    }
+
     /// Connects and waits for the greeting.
     pub fn connect(path: &Path) -> io::Result<(Self, Hello)> {
         let stream = UnixStream::connect(path)?;

@@ -1,7 +1,7 @@
 //! Where QEMU meets the plugin: the exported symbols and the callbacks.
 //!
-//! Callbacks that do more than append to the ring catch panics: unwinding into QEMU's C code would end the guest. The
-//! two that run on every block and on every access contain nothing that panics.
+//! Whatever does more than append to the ring runs with panics caught: unwinding into QEMU's C code would end the guest.
+//! What runs on every block and on every access contains nothing that panics.
 
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -132,7 +132,7 @@ fn install(
         format_version: FORMAT_VERSION,
         arch: Architecture::Arm,
         byte_order: ByteOrder::Little,
-        cpu: String::new(),
+        cpu: processor(&hello.command_line),
         path: Path::Portable,
         qemu_version: hello.qemu_version,
         command_line: hello.command_line,
@@ -184,6 +184,17 @@ fn install(
     Ok(())
 }
 
+/// The processor's model as the command line names it: `-cpu`, or else the machine that has it by default.
+fn processor(command_line: &[String]) -> String {
+    let value = |options: &[&str]| {
+        let mut words = command_line.iter();
+        words.find(|word| options.contains(&word.as_str())).and_then(|_| words.next()).cloned()
+    };
+    value(&["-cpu", "--cpu"])
+        .or_else(|| value(&["-M", "-machine", "--machine"]).map(|machine| format!("default of {machine}")))
+        .unwrap_or_default()
+}
+
 fn lock_parts() -> std::sync::MutexGuard<'static, Option<Parts>> {
     match PARTS.lock() {
         Ok(parts) => parts,
@@ -206,7 +217,7 @@ unsafe extern "C" fn vcpu_init(_: qemu_plugin_id_t, index: c_uint) {
                     *message = Some(error.to_string());
                 }
                 let mut ring = ring;
-                ring.push([crate::event::Tag::End.word() | crate::event::EndReason::Error as u64]);
+                ring.push_one(crate::event::Tag::End.word() | crate::event::EndReason::Error as u64);
                 ring.flush();
                 return;
             }
@@ -338,8 +349,14 @@ unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
 unsafe extern "C" fn block_enters(_: c_uint, argument: *mut c_void) {
     // SAFETY: the argument is a block, which is never freed; this is the vCPU's thread.
     unsafe {
-        if let Some(vcpu) = (*VCPU.0.get()).as_mut() {
-            vcpu.enter(&*argument.cast::<Block>());
+        let block = &*argument.cast::<Block>();
+        let unexpected = (*VCPU.0.get()).as_mut().and_then(|vcpu| vcpu.enter(block));
+        if let Some(started) = unexpected {
+            guarded(|| {
+                if let Some(vcpu) = (*VCPU.0.get()).as_mut() {
+                    vcpu.enter_slowly(block, started);
+                }
+            });
         }
     }
 }
@@ -359,12 +376,14 @@ unsafe extern "C" fn start_inside(_: c_uint, argument: *mut c_void) {
 }
 
 unsafe extern "C" fn after_opaque(_: c_uint, argument: *mut c_void) {
-    // SAFETY: the argument is an opaque instruction of a block, which is never freed; this is the vCPU's thread.
-    unsafe {
-        if let Some(vcpu) = (*VCPU.0.get()).as_mut() {
-            vcpu.after_opaque(&*argument.cast::<OpaqueSite>());
+    guarded(|| {
+        // SAFETY: the argument is an opaque instruction of a block, which is never freed; this is the vCPU's thread.
+        unsafe {
+            if let Some(vcpu) = (*VCPU.0.get()).as_mut() {
+                vcpu.after_opaque(&*argument.cast::<OpaqueSite>());
+            }
         }
-    }
+    });
 }
 
 /// # Safety
@@ -373,12 +392,17 @@ unsafe extern "C" fn after_opaque(_: c_uint, argument: *mut c_void) {
 unsafe fn modelled_access(info: qemu_plugin_meminfo_t, address: u64, direction: Direction) {
     // SAFETY: as the caller promises; this is the vCPU's thread.
     unsafe {
-        if let Some(vcpu) = (*VCPU.0.get()).as_mut() {
-            match small_value(info) {
-                Some((shift, value)) => vcpu.access(info, address as u32, shift, value, direction),
-                None => vcpu.fail(format!("an access of 16 bytes at {address:#x} by a modelled instruction")),
-            }
+        let Some(vcpu) = (*VCPU.0.get()).as_mut() else { return };
+        let value = small_value(info);
+        if let Some((shift, value)) = value
+            && vcpu.access(address as u32, shift, value, direction)
+        {
+            return;
         }
+        guarded(|| match value {
+            Some((shift, value)) => vcpu.access_slowly(info, address as u32, shift, value, direction),
+            None => vcpu.fail(format!("an access of 16 bytes at {address:#x} by a modelled instruction")),
+        });
     }
 }
 
@@ -395,13 +419,15 @@ unsafe extern "C" fn store(_: c_uint, info: qemu_plugin_meminfo_t, address: u64,
 /// # Safety
 /// As QEMU promises for memory callbacks; the argument is an opaque instruction of a block.
 unsafe fn opaque_access(info: qemu_plugin_meminfo_t, address: u64, argument: *mut c_void, store: bool) {
-    // SAFETY: as the caller promises; this is the vCPU's thread.
-    unsafe {
-        if let Some(vcpu) = (*VCPU.0.get()).as_mut() {
-            let (flags, value) = any_value(info, store);
-            vcpu.opaque_access(info, address as u32, flags, value, &*argument.cast::<OpaqueSite>());
+    guarded(|| {
+        // SAFETY: as the caller promises; this is the vCPU's thread.
+        unsafe {
+            if let Some(vcpu) = (*VCPU.0.get()).as_mut() {
+                let (flags, value) = any_value(info, store);
+                vcpu.opaque_access(info, address as u32, flags, value, &*argument.cast::<OpaqueSite>());
+            }
         }
-    }
+    });
 }
 
 unsafe extern "C" fn opaque_load(

@@ -2,22 +2,28 @@
 
 use ktrace_format::segment::access;
 use qemu_plugin_sys::{
-    qemu_plugin_mem_get_value, qemu_plugin_mem_is_big_endian, qemu_plugin_mem_value_type,
-    qemu_plugin_meminfo_t,
+    qemu_plugin_mem_get_value, qemu_plugin_mem_is_big_endian, qemu_plugin_mem_size_shift,
+    qemu_plugin_mem_value_type, qemu_plugin_meminfo_t,
 };
 
-/// The logarithm of an access's size and its value, of which bits above the size mean nothing (8 bytes at most).
+/// The logarithm of an access's size and its value, zero-extended; `None` for one of 16 bytes.
+///
+/// QEMU stores the value in four bytes and reads it back as eight, and copies the result likewise: it arrives some
+/// thirty cycles after the call. So nothing but the value itself may depend on what the call returns; the size comes
+/// from elsewhere.
 ///
 /// # Safety
 /// `info` is what a memory callback was given, which is still running.
 #[inline]
 pub unsafe fn small_value(info: qemu_plugin_meminfo_t) -> Option<(u32, u64)> {
-    // SAFETY: as the caller promises. The union is at least eight bytes of which QEMU wrote as many as the type says;
-    // reading the others is reading bytes of a structure that QEMU returned, whatever they are.
+    // SAFETY: as the caller promises. QEMU returned the whole union; bytes above the size mean nothing and are masked.
     unsafe {
+        let shift = qemu_plugin_mem_size_shift(info);
+        if shift > 3 {
+            return None;
+        }
         let value = qemu_plugin_mem_get_value(info);
-        let shift = value.type_ as u32;
-        (shift <= 3).then(|| (shift, value.data.u64_))
+        Some((shift, value.data.u64_ & u64::MAX >> (64 - (8 << shift))))
     }
 }
 

@@ -28,6 +28,9 @@ const SEGMENT_INSTRUCTIONS: u64 = 1 << 19;
 /// The instruction of an access is the last one of its block that started.
 const LAST_STARTED: u16 = ktrace_format::segment::encoder::LAST_STARTED;
 
+/// SCTLR.B: addresses of bytes and halfwords are not what the model says.
+const SCTLR_B: u64 = 1 << 7;
+
 /// The cause of a discontinuity that did not go to an exception vector.
 const CAUSE_UNKNOWN: u8 = 255;
 
@@ -154,24 +157,26 @@ impl Vcpu {
         }
     }
 
-    /// A block is about to execute.
+    /// A block is about to execute. `Some`: nothing was done yet, [`enter_slowly`](Self::enter_slowly) has to look at
+    /// it, with this count of instructions that started of the block before.
     #[inline]
-    pub fn enter(&mut self, block: &'static Block) {
+    pub fn enter(&mut self, block: &'static Block) -> Option<u32> {
         let started = self.take_started();
         let previous = self.previous;
         let expected = started == previous.instructions
-            && (block.address == previous.next || block.address == previous.or_next);
+            && (block.address == previous.next || block.address == previous.or_next)
+            && block.it == previous.next_it;
         if !expected || self.instructions >= self.shared.segment_limit.load(Ordering::Relaxed) {
-            self.enter_slowly(block, started);
-            return;
+            return Some(started);
         }
         self.instructions += u64::from(started);
-        self.ring.push([Tag::Block.word() | u64::from(started) << 32 | u64::from(block.serial)]);
+        self.ring.push_one(Tag::Block.word() | u64::from(started) << 32 | u64::from(block.serial));
         self.previous = block;
+        None
     }
 
-    #[inline(never)]
-    fn enter_slowly(&mut self, block: &'static Block, started: u32) {
+    /// A block is about to execute that is not what was expected, or the segment or the recording ends.
+    pub fn enter_slowly(&mut self, block: &'static Block, started: u32) {
         match self.phase {
             Phase::Stopped => {}
             Phase::Waiting => {
@@ -204,7 +209,10 @@ impl Vcpu {
 
     fn begin(&mut self, block: &'static Block, skipped: u32) {
         if let Err(reason) = self.control.capture_memory() {
-            eprintln!("ktracer: the guest's initial memory is not known: {reason}");
+            // ktracer record tells its user itself.
+            if !self.control.is_present() {
+                eprintln!("ktracer: the guest's initial memory is not known: {reason}");
+            }
         }
         let Some(registers) = self.registers.read_all() else {
             self.fail("QEMU did not give a register's value".to_owned());
@@ -214,7 +222,7 @@ impl Vcpu {
         self.skipped = skipped;
         self.mappings.may_have_changed();
         self.cut(0, &registers);
-        self.ring.push([Tag::Block.word() | u64::from(block.serial)]);
+        self.ring.push_one(Tag::Block.word() | u64::from(block.serial));
         self.previous = block;
     }
 
@@ -256,6 +264,9 @@ impl Vcpu {
                 continues = self.continues(previous, started, address)?;
             }
         }
+        let it = previous.decoded.mode_before(started as usize).it();
+        // After an opaque instruction that writes the program counter CPSR is recorded whole.
+        continues &= block.it == it || matches!(previous.decoded.flow(), Flow::Opaque);
         let mut keyframe = None;
         if continues {
             if let Some(site) = started.checked_sub(1).and_then(|last| previous.opaque_at(last)) {
@@ -288,7 +299,7 @@ impl Vcpu {
         } else {
             word |= u64::from(started) << 32;
         }
-        self.ring.push([word]);
+        self.ring.push_one(word);
         self.previous = block;
         Some(())
     }
@@ -307,7 +318,7 @@ impl Vcpu {
         for (word, register) in words.iter_mut().skip(1).zip(registers) {
             *word = u64::from(*register);
         }
-        self.ring.push(words);
+        self.ring.push(&words);
     }
 
     fn cut(&mut self, started: u32, registers: &[u32; REGISTERS]) {
@@ -323,6 +334,12 @@ impl Vcpu {
     fn mapping_may_have_changed(&mut self, index: u32) {
         self.mappings.may_have_changed();
         let translation = self.registers.translation(self.cpsr);
+        if translation.is_some_and(|[sctlr, ..]| sctlr & SCTLR_B != 0) {
+            self.fail(
+                "the guest uses the big-endian memory of ARMv5 (SCTLR.B), which is not supported".to_owned(),
+            );
+            return;
+        }
         if translation != self.translation {
             self.translation = translation;
             self.tell_translation(index);
@@ -332,8 +349,8 @@ impl Vcpu {
     fn tell_translation(&mut self, index: u32) {
         let first = |words: u64| Tag::Translation.word() | u64::from(index) << 32 | words;
         match self.translation {
-            Some([sctlr, ttbcr, ttbr0, ttbr1]) => self.ring.push([first(4), sctlr, ttbcr, ttbr0, ttbr1]),
-            None => self.ring.push([first(0)]),
+            Some([sctlr, ttbcr, ttbr0, ttbr1]) => self.ring.push(&[first(4), sctlr, ttbcr, ttbr0, ttbr1]),
+            None => self.ring.push_one(first(0)),
         }
     }
 
@@ -362,7 +379,7 @@ impl Vcpu {
             }
         }
         words[0] = Tag::Results.word() | count as u64;
-        self.ring.push_slowly(words.get(..=count)?);
+        self.ring.push(words.get(..=count)?);
         Some(())
     }
 
@@ -373,22 +390,20 @@ impl Vcpu {
         }
     }
 
-    /// A modelled instruction has made an access. Bits of `value` above its size mean nothing.
+    /// A modelled instruction has made an access; `value` is zero-extended. False: nothing was done yet, since what is
+    /// behind the page is not settled, so [`access_slowly`](Self::access_slowly) has to look.
     #[inline]
-    pub fn access(
-        &mut self,
-        info: qemu_plugin_meminfo_t,
-        address: u32,
-        size_shift: u32,
-        value: u64,
-        direction: Direction,
-    ) {
+    pub fn access(&mut self, address: u32, size_shift: u32, value: u64, direction: Direction) -> bool {
         let bytes = 1 << size_shift;
-        if !self.mappings.is_settled(address, bytes, direction) && !self.look(info, address, bytes, direction)
-        {
-            return;
+        let settled = self.mappings.is_settled(address, bytes, direction);
+        if settled {
+            self.push_access(address, bytes, value, direction);
         }
-        let value = value & u64::MAX >> (64 - 8 * bytes);
+        settled
+    }
+
+    #[inline]
+    fn push_access(&mut self, address: u32, bytes: u32, value: u64, direction: Direction) {
         let tag = match direction {
             Direction::Load => Tag::Load,
             Direction::Store => Tag::Store,
@@ -396,11 +411,24 @@ impl Vcpu {
         if direction == Direction::Load {
             self.last_load = value as u32;
         }
-        self.ring.push([tag.word() | u64::from(bytes) << 32 | u64::from(address), value]);
+        self.ring.push_two(tag.word() | u64::from(bytes) << 32 | u64::from(address), value);
+    }
+
+    /// Like [`access`](Self::access), and finds out what is behind the page first.
+    pub fn access_slowly(
+        &mut self,
+        info: qemu_plugin_meminfo_t,
+        address: u32,
+        size_shift: u32,
+        value: u64,
+        direction: Direction,
+    ) {
+        if self.look(info, address, 1 << size_shift, direction) {
+            self.push_access(address, 1 << size_shift, value, direction);
+        }
     }
 
     /// Finds out what is behind an access and tells the encoder if that is news. False: nothing is being recorded.
-    #[inline(never)]
     fn look(&mut self, info: qemu_plugin_meminfo_t, address: u32, bytes: u32, direction: Direction) -> bool {
         if self.phase != Phase::Recording {
             return false;
@@ -411,14 +439,14 @@ impl Vcpu {
         for address in std::iter::once(address).chain(second) {
             let behind = self.mappings.look(info, address);
             if let Some(word) = self.mappings.note(address, direction, behind) {
-                self.ring.push([Tag::Map.word() | u64::from(address), word]);
+                self.ring.push_two(Tag::Map.word() | u64::from(address), word);
             }
             if let Behind::Device(name, physical) = behind {
                 device.get_or_insert((name, physical));
             }
         }
         if let Some((name, physical)) = device {
-            self.ring.push([Tag::Device.word() | u64::from(name), physical]);
+            self.ring.push_two(Tag::Device.word() | u64::from(name), physical);
         }
         true
     }
@@ -447,11 +475,11 @@ impl Vcpu {
         let first =
             Tag::OpaqueAccess.word() | u64::from(index) << 40 | u64::from(flags) << 32 | u64::from(address);
         let mask = u64::MAX >> (64 - 8 * bytes.min(8));
-        self.ring.push([first, value[0] & mask, if bytes > 8 { value[1] } else { 0 }]);
+        self.ring.push(&[first, value[0] & mask, if bytes > 8 { value[1] } else { 0 }]);
     }
 
     fn end(&mut self, reason: EndReason, started: u32, open: bool) {
-        self.ring.push([Tag::End.word() | u64::from(started) << 32 | u64::from(open) << 8 | reason as u64]);
+        self.ring.push_one(Tag::End.word() | u64::from(started) << 32 | u64::from(open) << 8 | reason as u64);
         self.ring.flush();
         self.stop();
     }

@@ -10,7 +10,7 @@ mod guest;
 mod lines;
 mod mtree;
 mod plugin;
-mod progress;
+pub mod progress;
 mod qemu;
 mod qmp;
 mod terminal;
@@ -363,7 +363,7 @@ fn remove_if_empty(directory: &Path) {
 }
 
 /// A count of instructions: `1500000`, `1_500_000`, `1500k`, `50M`, `2G`.
-fn parse_count(text: &str) -> Result<u64, String> {
+pub fn parse_count(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(['k', 'M', 'G']);
     let factor = match &text[digits.len()..] {
         "" => 1,

@@ -4,7 +4,7 @@ use super::arithmetic::{Sum, add, add_with_carry, extract_field, shift, shift_wi
 use super::block::Block;
 use super::execute::{Place, Target, execute};
 use super::instruction::{Condition, Register};
-use super::mode::{CPSR_IT, CPSR_THUMB, Mode, it_in_cpsr};
+use super::mode::{CPSR_BIG_ENDIAN, CPSR_IT, CPSR_THUMB, Mode, it_in_cpsr};
 use super::operation::Operation;
 use crate::bus::{AccessSize, Bus};
 
@@ -114,8 +114,10 @@ impl Cpu {
     }
 
     /// The mode in which the next instruction is decoded.
+    #[inline]
     pub fn mode(&self) -> Mode {
-        Mode::from_cpsr(self.cpsr())
+        // Every block begins with this, so it does not go through CPSR.
+        Mode::from_parts(self.thumb, self.system & CPSR_BIG_ENDIAN != 0, self.it)
     }
 
     /// The program status register.

@@ -29,6 +29,11 @@ impl Mode {
         Mode(it << 8 | thumb | big_endian)
     }
 
+    /// The mode with these parts.
+    pub(super) fn from_parts(thumb: bool, big_endian: bool, it: u8) -> Mode {
+        Mode(u16::from(it) << 8 | u16::from(big_endian) << 1 | u16::from(thumb))
+    }
+
     /// The mode with this representation, as [`Mode::bits`] gave it; `None` if an undefined bit is set.
     pub fn from_bits(bits: u16) -> Option<Mode> {
         (bits & !Self::DEFINED == 0).then_some(Mode(bits))

@@ -1,0 +1,106 @@
+//! Block by block with all registers before the block, as the ktracer for QEMU 4.0 printed it: for scripts that read that.
+
+use std::io::{self, Write};
+
+use anyhow::Result;
+use ktrace_timeline::verify::Unproved;
+use ktrace_timeline::walk::{Discontinuity, Instruction};
+
+use super::Printer;
+use crate::disassembly::Disassembler;
+
+/// The names in the heads of blocks, in their spelling; the last is followed by xPSR, which is computed.
+const NAMES: [&str; 17] = [
+    "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "ip", "sp", "cl", "pc", "cspr",
+];
+const COLUMNS: usize = 6;
+
+pub struct Original {
+    disassembler: Disassembler,
+    /// A block is being printed, and the address of the instruction that would continue it.
+    open: Option<u32>,
+}
+
+impl Original {
+    pub fn new() -> Result<Original> {
+        Ok(Original { disassembler: Disassembler::new()?, open: None })
+    }
+}
+
+/// The M-profile status word as QEMU computes it, also for other processors, where it is made of the state that they have
+/// too (`xpsr_read` in target/arm/cpu.h): N, Z, C, V, Q and GE where CPSR has them; CPSR.T at bit 24; ITSTATE where CPSR has
+/// it; the exception number, in bits 0 to 8, is 0 on A-profile processors. So CPSR's bits 5 to 8, 20 to 23 and the mode are
+/// missing, and 400001d3 becomes 40000000.
+fn xpsr(cpsr: u32) -> u32 {
+    const SAME: u32 = 0xf800_0000 | 0x000f_0000 | 0x0600_fc00;
+    const CPSR_THUMB: u32 = 1 << 5;
+    const XPSR_THUMB: u32 = 1 << 24;
+    cpsr & SAME | if cpsr & CPSR_THUMB != 0 { XPSR_THUMB } else { 0 }
+}
+
+fn write_registers(registers: &[u32; 17], out: &mut dyn Write) -> io::Result<()> {
+    let values = registers.iter().copied().chain([xpsr(registers[16])]);
+    let names = NAMES.into_iter().chain(["xspr"]);
+    for (number, (name, value)) in names.zip(values).enumerate() {
+        match number % COLUMNS {
+            0 => write!(out, "{name}={value:08x}")?,
+            _ => write!(out, " {name:>3}={value:08x}")?,
+        }
+        if number % COLUMNS == COLUMNS - 1 {
+            writeln!(out)?;
+        }
+    }
+    Ok(())
+}
+
+impl Printer for Original {
+    fn instruction(&mut self, instruction: &Instruction, out: &mut dyn Write) -> io::Result<()> {
+        if instruction.starts_block || self.open != Some(instruction.address) {
+            self.end(out)?;
+            write_registers(&instruction.before, out)?;
+        }
+        let text = self.disassembler.text(instruction);
+        writeln!(out, "{:#x} :{}\t\t{}", instruction.address, text.mnemonic, text.operands)?;
+        self.open = Some(instruction.address.wrapping_add(instruction.code().len() as u32));
+        Ok(())
+    }
+
+    fn discontinuity(&mut self, _: &Discontinuity, out: &mut dyn Write) -> io::Result<()> {
+        // The original had no word for it: the next block's head shows what came of it.
+        self.end(out)
+    }
+
+    fn unknown(&mut self, _: &Unproved, _: &mut dyn Write) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn end(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        if self.open.take().is_some() { writeln!(out) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_head_of_a_block_is_as_it_was() {
+        let mut registers = [0; 17];
+        registers[16] = 0x4000_01d3;
+        let mut out = Vec::new();
+        write_registers(&registers, &mut out).unwrap();
+        let expected = "\
+r0=00000000  r1=00000000  r2=00000000  r3=00000000  r4=00000000  r5=00000000
+r6=00000000  r7=00000000  r8=00000000  r9=00000000 r10=00000000 r11=00000000
+ip=00000000  sp=00000000  cl=00000000  pc=00000000 cspr=400001d3 xspr=40000000
+";
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn xpsr_has_the_flags_the_it_state_and_thumb() {
+        assert_eq!(xpsr(0xffff_ffff), 0xff0f_fc00);
+        assert_eq!(xpsr(0x6000_0030), 0x6100_0000);
+        assert_eq!(xpsr(0x0600_fc13), 0x0600_fc00);
+    }
+}

@@ -1,0 +1,134 @@
+//! `ktreplay` as a user starts it, and its clients: gdb, and packets sent by hand.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::programs::program;
+
+/// How long an answer may take; generous, as it only passes by when something is wrong.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A server, which ends with this value.
+#[derive(Debug)]
+pub struct Server {
+    process: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What it said before it listened.
+    pub messages: Vec<String>,
+}
+
+impl Server {
+    /// Serves a trace on a free port.
+    pub fn start(trace: &Path) -> Result<Server> {
+        let mut process = Command::new(program("ktreplay")?)
+            .arg(trace)
+            .args(["--port", "0"])
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let mut lines = BufReader::new(process.stderr.take().context("a pipe")?).lines();
+        let mut messages = Vec::new();
+        let address = loop {
+            let Some(line) = lines.next() else { bail!("ktreplay ended: {messages:?}") };
+            let line = line?;
+            if let Some(address) = line.strip_prefix("listening on ") {
+                break address.parse()?;
+            }
+            messages.push(line);
+        };
+        // It goes on to talk of its clients, and must not wait for a reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        Ok(Server { process, address, messages })
+    }
+
+    /// Runs gdb-multiarch, connected, with a script of commands. Returns what it printed, errors too, in order.
+    pub fn gdb(&self, commands: &[&str]) -> Result<String> {
+        // `timeout`, as some mistakes of a server make gdb wait for ever.
+        let mut gdb = Command::new("timeout");
+        gdb.arg(PATIENCE.as_secs().to_string()).args(["gdb-multiarch", "-nx", "-nh", "-q", "--batch"]);
+        let connect = format!("target remote {}", self.address);
+        let settings = ["python import os; os.dup2(1, 2)", "set confirm off", "set width 0", &connect];
+        for command in settings.iter().chain(commands) {
+            gdb.args(["-ex", command]);
+        }
+        let output =
+            gdb.stdin(Stdio::null()).output().context("timeout is missing (Debian package coreutils)")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        match output.status.code() {
+            Some(127) => bail!("gdb-multiarch is missing: install the Debian package gdb-multiarch"),
+            Some(124) => bail!("gdb waits for ever:\n{text}"),
+            _ => Ok(text),
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // It runs until it is killed; if it has ended by itself the test has seen so.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// A client that speaks gdb's remote protocol (gdb's manual, appendix E).
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Connects, and turns acknowledgements off.
+    pub fn connect(server: SocketAddr) -> Result<Client> {
+        let stream = TcpStream::connect(server)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_nodelay(true)?;
+        let mut client = Client { stream: BufReader::new(stream) };
+        ensure!(client.ask("QStartNoAckMode")? == "OK");
+        client.stream.get_mut().write_all(b"+")?;
+        Ok(client)
+    }
+
+    /// Sends a packet and returns the answer. Neither has characters that need an escape.
+    pub fn ask(&mut self, body: &str) -> Result<String> {
+        let sum = body.bytes().fold(0, u8::wrapping_add);
+        write!(self.stream.get_mut(), "${body}#{sum:02x}")?;
+        self.receive().with_context(|| body.to_owned())
+    }
+
+    /// Sends a command of gdb's `monitor`, and returns its output.
+    pub fn monitor(&mut self, command: &str) -> Result<String> {
+        let hexadecimal: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let mut answer = self.ask(&format!("qRcmd,{hexadecimal}"))?;
+        let mut output = Vec::new();
+        while let Some(text) = answer.strip_prefix('O').filter(|text| *text != "K") {
+            output.extend(bytes(text)?);
+            answer = self.receive()?;
+        }
+        ensure!(answer == "OK" || !answer.starts_with('E'), "monitor {command}: {answer}");
+        Ok(String::from_utf8(output)?)
+    }
+
+    fn receive(&mut self) -> Result<String> {
+        self.stream.skip_until(b'$')?;
+        let mut answer = Vec::new();
+        self.stream.read_until(b'#', &mut answer)?;
+        ensure!(answer.pop() == Some(b'#'), "the server has hung up");
+        self.stream.read_exact(&mut [0; 2])?;
+        Ok(String::from_utf8(answer)?)
+    }
+}
+
+fn bytes(hexadecimal: &str) -> Result<Vec<u8>> {
+    hexadecimal
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| Ok(u8::from_str_radix(std::str::from_utf8(pair)?, 16)?))
+        .collect()
+}

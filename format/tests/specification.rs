@@ -168,6 +168,8 @@ fn what_is_reserved_is_refused() {
     }
     let rest = Head::read(&payload).unwrap().1;
     assert!(Streams::read(rest).is_ok());
+    let older = [&10u32.to_le_bytes()[..], &[0; 80]].concat();
+    assert_eq!(Streams::read(&older), Ok(Streams::default()), "without translation");
     let mut more_streams = rest.to_vec();
     more_streams[0] = STREAMS as u8 + 1;
     assert_eq!(Streams::read(&more_streams), Err(SegmentError::Head));

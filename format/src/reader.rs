@@ -120,7 +120,7 @@ impl SegmentEntry {
     }
 }
 
-/// A trace opened for reading. It can be shared between threads.
+/// A trace opened for reading. It can be shared between threads. [`TraceWriter`](crate::TraceWriter) has an example.
 #[derive(Debug)]
 pub struct Trace {
     path: PathBuf,

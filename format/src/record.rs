@@ -140,6 +140,24 @@ pub fn records(file: &[u8]) -> impl Iterator<Item = Result<Record<'_>, RecordErr
 }
 
 /// Appends records to a file.
+///
+/// ```
+/// use ktrace_format::record::{RecordWriter, records};
+///
+/// let mut writer = RecordWriter::new(Vec::new());
+/// writer.append(1, &[b"one "])?;
+/// writer.append(2, &[b"in two", b" parts"])?;
+/// let file = writer.into_inner();
+///
+/// let second = records(&file).nth(1).unwrap()?;
+/// assert_eq!((second.kind, second.payload()?), (2, &b"in two parts"[..]));
+///
+/// // A file that was cut short: all whole records are there, then the reader hears that it is torn.
+/// let mut torn = records(&file[..file.len() - 1]);
+/// assert!(torn.next().unwrap().is_ok());
+/// println!("{}", torn.next().unwrap().unwrap_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct RecordWriter<W> {
     file: W,

@@ -31,7 +31,56 @@ pub const TRACE_FILE: &str = "trace.kt";
 /// The file for people.
 pub const SUMMARY_FILE: &str = "trace.json";
 
-/// A trace that is being recorded.
+/// A trace that is being recorded. The blocks' code and the names go through it, everything else through an
+/// [`Encoder`](crate::segment::encoder::Encoder), which numbers blocks alike.
+///
+/// ```
+/// use ktrace_format::header::{Architecture, ByteOrder, Header, Path};
+/// use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, UnknownMemory};
+/// use ktrace_format::shadow::Target;
+/// use ktrace_format::{Trace, TraceWriter};
+/// # let directory = std::env::temp_dir().join(format!("ktracer-doc-trace-{}", std::process::id()));
+/// # std::fs::create_dir_all(&directory)?;
+/// # let text = String::new;
+///
+/// let header = Header {
+///     format_version: 1,
+///     arch: Architecture::Arm,
+///     byte_order: ByteOrder::Little,
+///     path: Path::Portable,
+///     cpu: "cortex-a15".into(),
+///     // …
+/// #   qemu_version: text(), command_line: vec![], tracer_version: text(), host: text(), started: text(),
+/// };
+/// let mut trace = TraceWriter::create(&directory, header)?;
+/// let mut encoder = Encoder::new(UnknownMemory)?;
+///
+/// // ldr r0, [r1]; b 0x8000 runs once, with r1 = 0x1000, and is then interrupted.
+/// let code = [0x00, 0x00, 0x91, 0xe5, 0xfd, 0xff, 0xff, 0xea];
+/// let mut registers = [0; 17];
+/// (registers[1], registers[15]) = (0x1000, 0x8000);
+/// encoder.begin_segment(0, 0, &registers);
+/// trace.block(0x8000, 0, &code);
+/// let block = encoder.define_block(BlockTraits { address: 0x8000, mode: 0, instructions: 2, opaque: [].into() });
+/// encoder.enter_block(block);
+/// encoder.map(0x1000, Target::Ram(0x40001));
+/// encoder.load(0x1000, 4, 0x1234_5678);
+/// encoder.discontinuity(6, &registers);
+/// encoder.end_block(2);
+/// let mut finished = Finished::default();
+/// encoder.finish_segment(false, &mut finished)?;
+/// trace.segment(&finished)?;
+/// trace.close("exit")?;
+///
+/// let trace = Trace::open(&directory)?;
+/// assert_eq!(trace.instructions(), 2);
+/// assert_eq!(trace.totals().unwrap().discontinuities, 1);
+/// assert_eq!(trace.code(trace.block(block.0).unwrap()), code);
+/// let (head, _streams) = trace.read_segment(&trace.segments()[0])?;
+/// assert_eq!((head.registers[15], head.accesses), (0x8000, 1));
+/// # std::fs::remove_dir_all(&directory)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug)]
 pub struct TraceWriter {
     directory: PathBuf,

@@ -235,13 +235,14 @@ fn write_payload(
 pub struct Streams(pub [Vec<u8>; STREAMS]);
 
 impl Streams {
-    /// Unpacks what follows the head.
+    /// Unpacks what follows the head. Streams that an older ktracer did not know are empty.
     pub fn read(rest: &[u8]) -> Result<Streams, SegmentError> {
-        let (count, rest) = rest.split_at_checked(4).ok_or(SegmentError::Head)?;
-        if count != (STREAMS as u32).to_le_bytes() {
+        let (count, rest) = rest.split_first_chunk::<4>().ok_or(SegmentError::Head)?;
+        let count = u32::from_le_bytes(*count) as usize;
+        if count > STREAMS {
             return Err(SegmentError::Head);
         }
-        let (table, mut rest) = rest.split_at_checked(8 * STREAMS).ok_or(SegmentError::Head)?;
+        let (table, mut rest) = rest.split_at_checked(8 * count).ok_or(SegmentError::Head)?;
         let mut streams = Streams::default();
         let mut left = STREAM_LIMIT;
         for (stream, entry) in table.chunks_exact(8).enumerate() {

@@ -83,6 +83,13 @@ pub struct Vcpu {
     options: Options,
 }
 
+/// CPSR before the first instruction of a block, from what QEMU's register holds in the block's callback: QEMU has
+/// cleared ITSTATE by then, as the block's code knows it (`arm_tr_tb_start` in its target/arm/tcg/translate.c).
+fn entry_cpsr(block: &Block, cpsr: u32) -> u32 {
+    let mode = block.decoded.mode();
+    if mode.thumb() { mode.put_it_into(cpsr) } else { cpsr }
+}
+
 impl Vcpu {
     /// A vCPU that has not run yet. `started` must stay valid as long as QEMU lives.
     #[expect(clippy::too_many_arguments, reason = "it is called in one place, with what that place made")]
@@ -214,7 +221,7 @@ impl Vcpu {
                 eprintln!("ktracer: the guest's initial memory is not known: {reason}");
             }
         }
-        let Some(registers) = self.registers.read_all() else {
+        let Some(registers) = self.registers_at(block) else {
             self.fail("QEMU did not give a register's value".to_owned());
             return;
         };
@@ -270,10 +277,10 @@ impl Vcpu {
         let mut keyframe = None;
         if continues {
             if let Some(site) = started.checked_sub(1).and_then(|last| previous.opaque_at(last)) {
-                self.record_results(site)?;
+                self.record_results(site, Some(block))?;
             }
         } else {
-            let registers = self.registers.read_all()?;
+            let registers = self.registers_at(block)?;
             let cause = if self.registers.is_vector(block.address) {
                 (block.address >> 2 & 7) as u8
             } else {
@@ -293,7 +300,7 @@ impl Vcpu {
         if self.instructions >= self.shared.segment_limit.load(Ordering::Relaxed) {
             let registers = match keyframe {
                 Some(registers) => registers,
-                None => self.registers.read_all()?,
+                None => self.registers_at(block)?,
             };
             self.cut(started, &registers);
         } else {
@@ -354,7 +361,15 @@ impl Vcpu {
         }
     }
 
-    fn record_results(&mut self, site: &OpaqueSite) -> Option<()> {
+    /// All registers as a block is entered.
+    fn registers_at(&self, block: &Block) -> Option<[u32; REGISTERS]> {
+        let mut registers = self.registers.read_all()?;
+        registers[CPSR] = entry_cpsr(block, registers[CPSR]);
+        Some(registers)
+    }
+
+    /// Records what an opaque instruction did. `entered` is the block that begins after it, unless the same goes on.
+    fn record_results(&mut self, site: &OpaqueSite, entered: Option<&Block>) -> Option<()> {
         let opaque = &site.opaque;
         if opaque.changes_mapping {
             let done = u32::from(site.index) + 1;
@@ -365,7 +380,8 @@ impl Vcpu {
         }
         let before = self.cpsr;
         if opaque.writes & 1 << CPSR != 0 {
-            self.cpsr = self.registers.read(CPSR)?;
+            let cpsr = self.registers.read(CPSR)?;
+            self.cpsr = entered.map_or(cpsr, |block| entry_cpsr(block, cpsr));
         }
         let written = opaque.written(before, self.cpsr);
         // CPSR comes first: whether r8 to r14 follow depends on it.
@@ -385,7 +401,7 @@ impl Vcpu {
 
     /// The instruction after an opaque one is about to execute.
     pub fn after_opaque(&mut self, site: &OpaqueSite) {
-        if self.phase == Phase::Recording && self.record_results(site).is_none() {
+        if self.phase == Phase::Recording && self.record_results(site, None).is_none() {
             self.fail("QEMU did not give a register's value".to_owned());
         }
     }

@@ -70,6 +70,11 @@ impl Mode {
         self.in_it_block().then(|| Condition((self.it() >> 4).min(Condition::ALWAYS.0)))
     }
 
+    /// A CPSR value with this mode's ITSTATE in the place of its own.
+    pub fn put_it_into(self, cpsr: u32) -> u32 {
+        cpsr & !CPSR_IT | it_in_cpsr(self.it())
+    }
+
     /// This mode with another ITSTATE.
     pub(super) fn with_it(self, it: u8) -> Mode {
         Mode(self.0 & 0xff | u16::from(it) << 8)
@@ -103,6 +108,7 @@ mod tests {
             let mode = Mode::from_cpsr(it_in_cpsr(it) | CPSR_THUMB);
             assert_eq!((mode.it(), mode.thumb(), mode.big_endian()), (it, true, false));
             assert_eq!(Mode::from_bits(mode.bits()), Some(mode));
+            assert_eq!(mode.put_it_into(0x6600_fd73), 0x6000_0173 | it_in_cpsr(it));
         }
         assert_eq!(Mode::from_cpsr(!CPSR_IT), Mode(3));
         assert_eq!(Mode::from_bits(4), None);

@@ -45,6 +45,11 @@ pub fn registers_at(recording: &mut Recording, position: u64) -> Result<Vec<Opti
     Ok(recording.registers()?)
 }
 
+/// Why a recording knows nothing at a position, if that is so.
+fn why_unknown(recording: &mut Recording, shown: &[Option<u32>]) -> Option<String> {
+    if shown.iter().any(Option::is_some) { None } else { recording.why_unknown() }
+}
+
 fn agrees(recording: &mut Recording, position: u64, state: &Registers) -> Result<bool> {
     Ok(registers_at(recording, position)?.iter().zip(state).all(|(shown, logged)| *shown == Some(*logged)))
 }
@@ -108,8 +113,16 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    fn note(&mut self, position: u64, shown: &[Option<u32>], logged: &Registers) {
+    /// Compares what is shown at a position, or the reason why nothing is, with what is logged.
+    fn note(&mut self, position: u64, shown: &[Option<u32>], reason: Option<String>, logged: &Registers) {
         self.positions += 1;
+        if let Some(reason) = reason {
+            self.mismatches += 1;
+            if self.described.len() < SHOWN {
+                self.described.push(format!("position {position}, pc {:08x}: unknown: {reason}", logged[15]));
+            }
+            return;
+        }
         let differing: Vec<String> = (0..17)
             .filter(|number| shown.get(*number) != Some(&Some(logged[*number])))
             .map(|number| match shown.get(number).copied().flatten() {
@@ -149,7 +162,8 @@ fn name(register: usize) -> String {
 pub fn forward(recording: &mut Recording, states: &[Registers], first: u64) -> Result<Comparison> {
     let mut comparison = Comparison::default();
     for (position, state) in (first..).zip(states) {
-        comparison.note(position, &registers_at(recording, position)?, state);
+        let shown = registers_at(recording, position)?;
+        comparison.note(position, &shown, why_unknown(recording, &shown), state);
     }
     Ok(comparison)
 }
@@ -159,7 +173,8 @@ pub fn backward(recording: &mut Recording, states: &[Registers], first: u64) -> 
     let mut comparison = Comparison::default();
     for (offset, state) in states.iter().enumerate().rev() {
         let position = first + offset as u64;
-        comparison.note(position, &registers_at(recording, position)?, state);
+        let shown = registers_at(recording, position)?;
+        comparison.note(position, &shown, why_unknown(recording, &shown), state);
     }
     Ok(comparison)
 }
@@ -180,7 +195,7 @@ pub struct Coverage {
 }
 
 impl Coverage {
-    /// Of a log; the vectors are at 0xffff0000 or where U-Boot leaves them, at 0.
+    /// Of a log; the vectors are at 0xffff0000 as the kernel's, or at 0, as after reset.
     pub fn of(states: &[Registers]) -> Coverage {
         let mut coverage = Coverage::default();
         for (before, state) in std::iter::once(None).chain(states.iter().map(Some)).zip(states) {
@@ -191,7 +206,7 @@ impl Coverage {
             let entered = before.is_some_and(|before| before[15].wrapping_add(4) != state[15]);
             match (state[15], mode(state)) {
                 (0xffff_0018 | 0x18, 0x12) if entered => coverage.interrupts += 1,
-                (0xffff_0004 | 0xffff_0008 | 0xffff_000c | 0xffff_0010, _) if entered => {
+                (0xffff_0004 | 0xffff_0008 | 0xffff_000c | 0xffff_0010 | 0x08, _) if entered => {
                     coverage.exceptions += 1
                 }
                 _ => {}
@@ -231,12 +246,12 @@ mod tests {
         let logged = [7; 17];
         let mut shown = vec![Some(7); 17];
         let mut comparison = Comparison::default();
-        comparison.note(0, &shown, &logged);
+        comparison.note(0, &shown, None, &logged);
         assert_eq!((comparison.positions, comparison.mismatches), (1, 0));
         shown[3] = Some(8);
         shown[16] = None;
-        comparison.note(1, &shown, &logged);
-        comparison.note(2, &shown[..16], &logged);
+        comparison.note(1, &shown, None, &logged);
+        comparison.note(2, &shown[..16], None, &logged);
         assert_eq!((comparison.positions, comparison.mismatches), (3, 2));
         assert_eq!(
             comparison.described[0],

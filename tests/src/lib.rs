@@ -13,3 +13,4 @@ pub mod qemu;
 pub mod sample;
 pub mod server;
 pub mod session;
+pub mod thumb;

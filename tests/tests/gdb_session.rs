@@ -264,10 +264,9 @@ fn examining_memory() -> Result<()> {
     let (at, list) = (10_000..logged.len() - 1)
         .find_map(|at| {
             let mut code = [0; 4];
-            let ranges = image.read(u64::from(logged[at][15]), &mut code);
+            let known = image.read(u64::from(logged[at][15]), &mut code).iter().any(|range| range.len() == 4);
             let code = u32::from_le_bytes(code);
-            (ranges.len() == 1 && ranges[0] == (0..4) && code >> 16 == 0xe92d && (code & 0xffff).count_ones() > 4)
-                .then_some((at, code))
+            (known && code >> 16 == 0xe92d && (code & 0xffff).count_ones() > 4).then_some((at, code))
         })
         .context("U-Boot pushes registers")?;
     let pushed: Vec<u32> =

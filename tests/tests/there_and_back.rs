@@ -43,7 +43,9 @@ fn choose(random: &mut Rng, furthest: u64) -> (u64, u64) {
 }
 
 /// Everything that is compared: the registers, and memory around each register's value.
-fn state(recording: &mut Recording) -> Result<(Vec<Option<u32>>, Vec<Option<u8>>)> {
+type State = (Vec<Option<u32>>, Vec<Option<u8>>);
+
+fn state(recording: &mut Recording) -> Result<State> {
     let registers = recording.registers()?;
     let mut memory = Vec::new();
     let mut bytes = [None; 96];

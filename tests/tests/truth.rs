@@ -9,6 +9,7 @@ use ktracer_tests::agreement::{self, Coverage, Registers};
 use ktracer_tests::memory;
 use ktracer_tests::programs::Guest;
 use ktracer_tests::session::{FIRST_LOG, Session, logging};
+use ktracer_tests::thumb;
 
 /// Positions that are compared in each test.
 const POSITIONS: usize = 25_000;
@@ -67,6 +68,21 @@ fn a_kernel_that_takes_interrupts() -> Result<()> {
     let end = recording.end().0;
     let first = agreement::find(&mut recording, &states, from, end)?;
     assert_true(&mut recording, &states, first)
+}
+
+#[test]
+fn a_guest_in_thumb() -> Result<()> {
+    let scratch = tempfile::tempdir()?;
+    let image = thumb::build(scratch.path())?.display().to_string();
+    let arguments = ["-M", "virt", "-nic", "none", "-display", "none", "-bios", &image];
+    let arguments = arguments.into_iter().chain(logging());
+    let trace = Session::start(scratch.path(), &["--stop-after", "100k"], arguments)?.finish()?;
+    let states = agreement::read_log(&scratch.path().join(FIRST_LOG), 4 * POSITIONS)?;
+    let coverage = Coverage::of(&states);
+    println!("{coverage}");
+    ensure!(coverage.thumb * 10 > coverage.positions * 9, "{coverage}");
+    ensure!(coverage.interrupts > 0 && coverage.exceptions > 0, "{coverage}");
+    assert_true(&mut Recording::open(&trace)?, &states, 0)
 }
 
 #[test]

@@ -10,15 +10,19 @@ use ktracer_tests::agreement::{self, Comparison, Coverage, Registers};
 use ktracer_tests::memory;
 use ktracer_tests::programs::Guest;
 use ktracer_tests::session::{FIRST_LOG, Session, logging};
+use ktracer_tests::thumb;
 
 /// Positions of U-Boot from reset.
 const U_BOOT_POSITIONS: usize = 1_000_000;
-/// The kernel's windows start when at least this many instructions are in the trace, and twice as many, and so on: the
-/// boot has 3.3 G.
-const WINDOW_DISTANCE: u64 = 180_000_000;
-const WINDOWS: u64 = 16;
+/// The kernel's windows start when this many instructions or more are in the trace: two while it decompresses itself, the
+/// others from its first instructions with the MMU on, some 2.1 G into the run, to shortly before its end, at 3.3 G.
+fn window_starts() -> impl Iterator<Item = u64> {
+    [500_000_000, 1_500_000_000].into_iter().chain((0..12).map(|number| 2_180_000_000 + number * 65_000_000))
+}
 /// Positions in each.
-const WINDOW_POSITIONS: u64 = 40_000;
+const WINDOW_POSITIONS: u64 = 50_000;
+/// Positions of Thumb-2.
+const THUMB_POSITIONS: usize = 300_000;
 
 #[derive(Default)]
 struct Outcome {
@@ -90,20 +94,31 @@ fn u_boot() -> Result<bool> {
     Ok(outcome.finish())
 }
 
+fn thumb() -> Result<bool> {
+    println!("The tests' own guest in Thumb-2, from reset");
+    let scratch = tempfile::tempdir()?;
+    let image = thumb::build(scratch.path())?.display().to_string();
+    let arguments = ["-M", "virt", "-nic", "none", "-display", "none", "-bios", &image];
+    let arguments = arguments.into_iter().chain(logging());
+    let trace = Session::start(scratch.path(), &["--stop-after", "400k"], arguments)?.finish()?;
+    let states = agreement::read_log(&scratch.path().join(FIRST_LOG), THUMB_POSITIONS)?;
+    let mut outcome = Outcome::default();
+    outcome.compare(&mut Recording::open(&trace)?, &states, 0)?;
+    Ok(outcome.finish())
+}
+
 fn kernel() -> Result<bool> {
-    println!("Debian's armhf kernel, {WINDOWS} windows in its boot");
+    println!("Debian's armhf kernel, {} windows in its boot", window_starts().count());
     let scratch = tempfile::tempdir()?;
     let mut session = Session::start(scratch.path(), &[], Guest::Kernel.arguments("")?)?;
     let mut windows = Vec::new();
-    for number in 1..=WINDOWS {
-        session.wait_for_instructions(number * WINDOW_DISTANCE)?;
+    for (number, start) in window_starts().enumerate() {
+        session.monitor.run()?;
+        session.wait_for_instructions(start)?;
         session.monitor.stop()?;
         let log = scratch.path().join(format!("window-{number}.log"));
         windows.push((session.instructions_written(), log.clone()));
         session.log_window(&log, WINDOW_POSITIONS + WINDOW_POSITIONS / 20)?;
-        if number < WINDOWS {
-            session.monitor.run()?;
-        }
     }
     let image = scratch.path().join("memory");
     session.monitor.save_memory(Guest::RAM_START, Guest::Kernel.ram_bytes(), &image)?;
@@ -117,6 +132,7 @@ fn kernel() -> Result<bool> {
         outcome.compare(&mut recording, &states, first)?;
     }
     outcome.compare_memory(&mut recording, Guest::Kernel, &image)?;
+    ensure!(outcome.coverage.high >= 300_000, "too few positions are in the kernel itself");
     ensure!(outcome.coverage.interrupts > 0, "no interrupt was taken in any window");
     Ok(outcome.finish())
 }
@@ -130,7 +146,7 @@ fn main() -> Result<ExitCode> {
     println!("date: {}", jiff::Timestamp::now());
     println!("ktracer: {}", first_line("git", &["describe", "--always", "--dirty"])?);
     println!("QEMU: {}\n", first_line("qemu-system-arm", &["--version"])?);
-    let agree = u_boot()? & kernel()?;
+    let agree = u_boot()? & thumb()? & kernel()?;
     println!("{}", if agree { "no mismatch" } else { "MISMATCHES" });
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,9 +6,10 @@ mod synthetic;
 use std::path::Path;
 
 use ktrace_format::record::{RecordWriter, records};
+use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, UnknownMemory};
 use ktrace_format::segment::{Head, STREAM_LIMIT, Stream, Streams};
 use ktrace_format::writer::{CLOSE_MARK, TRACE_FILE, kind};
-use ktrace_format::{Position, memory};
+use ktrace_format::{Position, TraceWriter, memory};
 use ktrace_timeline::{Recording, Replay, StopAt, verify};
 use proptest::prelude::*;
 use synthetic::{Recorded, record, setup, steps};
@@ -323,6 +324,61 @@ fn open_and_exercise(directory: &Path, seed: u64) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+/// Code that was overwritten: the new block's record is lost, and the old block would run without any contradiction.
+#[test]
+fn a_lost_block_is_not_replaced_by_an_older_one() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut trace = TraceWriter::create(directory.path(), synthetic::header()).unwrap();
+    let mut encoder = Encoder::new(UnknownMemory).unwrap();
+    // mov r0, #n; b 0x8000 (or 0x9000, where it is never overwritten)
+    let define = |encoder: &mut Encoder<UnknownMemory>, trace: &mut TraceWriter, address: u32, value: u8| {
+        let code = [value, 0, 0xa0, 0xe3, 0xfd, 0xff, 0xff, 0xea];
+        trace.block(address, 0, &code);
+        encoder.define_block(BlockTraits { address, mode: 0, instructions: 2, opaque: [].into() })
+    };
+    let mut finished = Finished::default();
+    let mut blocks = Vec::new();
+    // What runs in which segment: block 2 replaces block 0; after the first time it is expected.
+    let run = [1, 0, 2, 2, 1];
+    let keyframe = |number: usize| {
+        let mut registers = [0; 17];
+        registers[15] = if run.get(number) == Some(&1) { 0x9000 } else { 0x8000 };
+        registers
+    };
+    for (number, block) in run.into_iter().enumerate() {
+        encoder.begin_segment(2 * number as u64, 0, &keyframe(number));
+        if number == 0 {
+            blocks.push(define(&mut encoder, &mut trace, 0x8000, 1));
+            blocks.push(define(&mut encoder, &mut trace, 0x9000, 3));
+        }
+        if number == 2 {
+            blocks.push(define(&mut encoder, &mut trace, 0x8000, 2));
+        }
+        encoder.enter_block(blocks[block]);
+        encoder.discontinuity(255, &keyframe(number + 1));
+        encoder.end_block(2);
+        encoder.finish_segment(false, &mut finished).unwrap();
+        trace.segment(&finished).unwrap();
+    }
+    trace.close("exit").unwrap();
+
+    let r0_after_move = |number: u64| {
+        let mut recording = Recording::open(directory.path()).unwrap();
+        recording.seek(Position(2 * number + 1)).unwrap();
+        recording.registers().unwrap()[0]
+    };
+    let all = |expected: [Option<u32>; 5]| assert_eq!([0, 1, 2, 3, 4].map(r0_after_move), expected);
+    all([Some(3), Some(1), Some(2), Some(2), Some(3)]);
+    let path = directory.path().join(TRACE_FILE);
+    let mut file = std::fs::read(&path).unwrap();
+    let lost =
+        records(&file).map(|record| record.unwrap()).filter(|record| record.kind == kind::BLOCKS).nth(1);
+    let payload = lost.unwrap().end() as usize - 1;
+    file[payload] ^= 1;
+    std::fs::write(&path, file).unwrap();
+    all([Some(3), Some(1), None, None, Some(3)]);
+}
+
 /// Features that are reserved cost the segments that have them, and are never skipped.
 #[test]
 fn what_is_reserved_is_not_replayed() {
@@ -370,7 +426,7 @@ proptest! {
     #[test]
     fn a_damaged_trace_shows_nothing_wrong(
         setup in setup(),
-        steps in steps(120),
+        steps in steps(1..120),
         damages in prop::collection::vec(damage(), 1..3),
         image in any::<bool>(),
         closed in any::<bool>(),
@@ -396,7 +452,7 @@ proptest! {
     #[test]
     fn a_forged_trace_does_no_harm(
         setup in setup(),
-        steps in steps(120),
+        steps in steps(1..120),
         forgeries in prop::collection::vec(forgery(), 1..5),
         closed in any::<bool>(),
         seed in any::<u64>(),
@@ -431,7 +487,7 @@ proptest! {
     #[test]
     fn streams_that_expand_to_much_do_no_harm(
         setup in setup(),
-        steps in steps(60),
+        steps in steps(1..60),
         record_number in any::<u8>(),
         stream in 0..11u8,
         byte in 0..3u8,

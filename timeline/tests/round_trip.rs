@@ -6,9 +6,10 @@ mod synthetic;
 use std::sync::Arc;
 
 use ktrace_format::Position;
+use ktrace_format::segment::CHECKPOINT_BLOCKS;
 use ktrace_timeline::{Program, Recording, Replay, verify};
 use proptest::prelude::*;
-use synthetic::{Recorded, record, setup, steps};
+use synthetic::{Recorded, Step, record, setup, steps};
 
 fn registers_at(recording: &mut Recording, position: u64) -> Vec<Option<u32>> {
     recording.seek(Position(position)).unwrap();
@@ -53,7 +54,25 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 2000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_replay_shows_what_was_recorded(setup in setup(), steps in steps(160)) {
+    fn a_replay_shows_what_was_recorded(setup in setup(), steps in steps(1..160)) {
         check(&record(setup, &steps))?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: 1,
+        max_shrink_iters: 30,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn so_does_one_of_a_segment_with_checkpoints(setup in setup(), steps in steps(8_000..8_001)) {
+        let steps: Vec<Step> = steps.into_iter().filter(|step| !matches!(step, Step::Cut)).collect();
+        let recorded = record(setup, &steps);
+        let program = Program::open(recorded.directory.path()).unwrap();
+        prop_assert!(program.trace().segments()[0].blocks > CHECKPOINT_BLOCKS);
+        check(&recorded)?;
     }
 }

@@ -8,6 +8,7 @@
 mod code;
 mod world;
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use ktrace_format::header::{Architecture, ByteOrder, Header, Path};
@@ -66,7 +67,12 @@ pub struct Setup {
 
 /// Any setup.
 pub fn setup() -> impl Strategy<Value = Setup> {
-    (any::<bool>(), prop::option::of(stop()), any::<u64>()).prop_map(|(image, open_end, seed)| Setup {
+    let open_end = prop_oneof![
+        3 => Just(None),
+        1 => stop().prop_map(Some),
+        2 => (0..6u8).prop_map(|accesses| Some(Stop::Fault(accesses))),
+    ];
+    (any::<bool>(), open_end, any::<u64>()).prop_map(|(image, open_end, seed)| Setup {
         image,
         open_end,
         seed,
@@ -82,8 +88,8 @@ fn stop() -> impl Strategy<Value = Stop> {
     ]
 }
 
-/// Any steps, at most `count`.
-pub fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
+/// Any steps, so many.
+pub fn steps(count: Range<usize>) -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         60 => (any::<u8>(), any::<u64>(), stop()).prop_map(|(which, seed, stop)| Step::Run { which, seed, stop }),
         1 => any::<u64>().prop_map(|seed| Step::Nothing { seed }),
@@ -91,7 +97,7 @@ pub fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
         8 => any::<u64>().prop_map(|seed| Step::Outside { seed }),
         3 => Just(Step::Cut),
     ];
-    prop::collection::vec(step, 1..count)
+    prop::collection::vec(step, count)
 }
 
 /// What is known of a byte of memory at a position.
@@ -185,7 +191,8 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
     Recorded { directory, registers: guest.registers, end, samples: guest.samples, segments: totals.segments }
 }
 
-fn header() -> Header {
+/// What every trace here says of itself.
+pub fn header() -> Header {
     Header {
         format_version: 1,
         arch: Architecture::Arm,

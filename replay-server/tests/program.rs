@@ -22,7 +22,7 @@ fn a_missing_trace_is_one_clear_line_and_status_1() {
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(text.lines().count(), 1, "{text}");
-    assert!(text.starts_with("ktreplay: /nowhere/trace: "), "{text}");
+    assert!(text.starts_with("ktreplay: /nowhere/trace is not a ktracer trace"), "{text}");
 }
 
 #[test]

@@ -220,9 +220,9 @@ impl World {
             memory[..size].copy_from_slice(&stored.to_le_bytes()[..size]);
             (0..size).for_each(|offset| self.write(at(offset), memory[offset]));
         } else {
-            for offset in 0..size {
-                memory[offset] = self.read(at(offset));
-                self.learn(at(offset), memory[offset]);
+            for (offset, byte) in memory.iter_mut().take(size).enumerate() {
+                *byte = self.read(at(offset));
+                self.learn(at(offset), *byte);
             }
         }
         if flags & access::BIG_ENDIAN != 0 {

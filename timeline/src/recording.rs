@@ -220,6 +220,8 @@ impl Recording {
         else {
             return;
         };
+        // Where blocks disagree, nothing says which of them is there at the moment.
+        let mut seen: Vec<Option<Option<u8>>> = vec![None; into.len()];
         for block in index.blocks.iter().filter_map(|id| trace.block(*id)) {
             let code = trace.code(block);
             let start = block.address.wrapping_sub(address) as i32 as i64;
@@ -227,10 +229,13 @@ impl Recording {
                 continue;
             }
             for (at, byte) in (start..).zip(code) {
-                if let Some(place) = usize::try_from(at).ok().and_then(|at| into.get_mut(at)) {
-                    place.get_or_insert(*byte);
+                if let Some(place) = usize::try_from(at).ok().and_then(|at| seen.get_mut(at)) {
+                    *place = Some(place.unwrap_or(Some(*byte)).filter(|other| other == byte));
                 }
             }
+        }
+        for (byte, seen) in into.iter_mut().zip(seen) {
+            *byte = byte.or(seen.flatten());
         }
     }
 
@@ -290,7 +295,19 @@ impl Recording {
         if scout.begin(head, Arc::new(streams)).is_err() {
             return Ok(Found::Nothing);
         }
-        search(scout, &program, stops, range, want_last, cancelled)
+        let (from, to) = range.into_inner();
+        let found = search(scout, &program, stops, from..=to, want_last, cancelled)?;
+        let Found::At(offset) = found else { return Ok(found) };
+        // The scout does not know yet whether what it found is proved. Whoever finds it looks at it next anyway.
+        self.enter_window(number)?;
+        let proved = self.window.proved();
+        if offset <= proved {
+            Ok(found)
+        } else if want_last && to > proved {
+            self.search_segment(number, from..=proved, stops, want_last, cancelled)
+        } else {
+            Ok(Found::Nothing)
+        }
     }
 }
 

@@ -384,8 +384,8 @@ fn a_lost_block_is_not_replaced_by_an_older_one() {
 fn what_is_reserved_is_not_replayed() {
     let run = |seed| synthetic::Step::Run { which: 255, seed, stop: synthetic::Stop::Never };
     let setup = synthetic::Setup { image: false, open_end: None, seed: 7 };
-    type Change<'a> = (&'a str, &'a dyn Fn(&mut Vec<u8>, &mut Streams));
-    let all: [Change<'_>; 5] = [
+    type Change<'a> = &'a dyn Fn(&mut Vec<u8>, &mut Streams);
+    let all: [(&str, Change<'_>); 5] = [
         ("nothing", &|_, _| ()),
         ("device writes", &|_, streams| streams.0[Stream::Control as usize][1] |= 8),
         ("device writes without a flag", &|_, streams| streams.0[Stream::DeviceWrites as usize].push(0)),

@@ -5,8 +5,9 @@ mod synthetic;
 
 use std::sync::Arc;
 
-use ktrace_format::Position;
 use ktrace_format::segment::CHECKPOINT_BLOCKS;
+use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, UnknownMemory};
+use ktrace_format::{Position, TraceWriter};
 use ktrace_timeline::{Program, Recording, Replay, verify};
 use proptest::prelude::*;
 use synthetic::{Recorded, Step, record, setup, steps};
@@ -57,6 +58,32 @@ proptest! {
     fn a_replay_shows_what_was_recorded(setup in setup(), steps in steps(1..160)) {
         check(&record(setup, &steps))?;
     }
+}
+
+/// Code is shown where no access has shown memory, but not where it was overwritten: nothing says which code is there.
+#[test]
+fn code_is_shown_unless_blocks_disagree() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut trace = TraceWriter::create(directory.path(), synthetic::header()).unwrap();
+    let mut encoder = Encoder::new(UnknownMemory).unwrap();
+    let mut registers = [0; 17];
+    registers[15] = 0x8000;
+    encoder.begin_segment(0, 0, &registers);
+    // mov r0, #1 or #2; b 0x8000
+    for value in [1, 2] {
+        trace.block(0x8000, 0, &[value, 0, 0xa0, 0xe3, 0xfd, 0xff, 0xff, 0xea]);
+        let traits = BlockTraits { address: 0x8000, mode: 0, instructions: 2, opaque: [].into() };
+        let block = encoder.define_block(traits);
+        encoder.enter_block(block);
+        encoder.end_block(2);
+    }
+    let mut finished = Finished::default();
+    encoder.finish_segment(false, &mut finished).unwrap();
+    trace.segment(&finished).unwrap();
+    trace.close("exit").unwrap();
+    let mut bytes = [None; 6];
+    Recording::open(directory.path()).unwrap().read_memory(0x7fff, &mut bytes).unwrap();
+    assert_eq!(bytes, [None, None, Some(0), Some(0xa0), Some(0xe3), Some(0xfd)]);
 }
 
 proptest! {

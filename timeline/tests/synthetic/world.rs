@@ -220,7 +220,7 @@ impl World {
             memory[..size].copy_from_slice(&stored.to_le_bytes()[..size]);
             (0..size).for_each(|offset| self.write(at(offset), memory[offset]));
         } else {
-            for (offset, byte) in memory.iter_mut().enumerate().take(size) {
+            for (offset, byte) in memory.iter_mut().take(size).enumerate() {
                 *byte = self.read(at(offset));
                 self.learn(at(offset), *byte);
             }

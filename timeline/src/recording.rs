@@ -212,30 +212,17 @@ impl Recording {
         Some(())
     }
 
-    /// Bytes of code that this segment executed, for addresses that no access has shown.
-    fn read_code(&self, address: u32, into: &mut [Option<u8>]) {
+    /// Bytes of the block that the next instruction belongs to, for addresses that no access and no table has shown. It
+    /// executes right now, so its code is there; other code of the segment may have come or gone.
+    fn read_code(&mut self, address: u32, into: &mut [Option<u8>]) {
+        let Ok(Some(run)) = self.window.engine_mut().next_run() else { return };
         let trace = self.program.trace();
-        let Some(segment) = trace.segments().get(self.window.segment()) else { return };
-        let Some(index) = trace.read_index(segment).ok().flatten().and_then(|packed| packed.index().ok())
-        else {
-            return;
-        };
-        // Where blocks disagree, nothing says which of them is there at the moment.
-        let mut seen: Vec<Option<Option<u8>>> = vec![None; into.len()];
-        for block in index.blocks.iter().filter_map(|id| trace.block(*id)) {
-            let code = trace.code(block);
-            let start = block.address.wrapping_sub(address) as i32 as i64;
-            if start >= into.len() as i64 || start + (code.len() as i64) <= 0 {
-                continue;
+        let Some(block) = trace.block(run.id) else { return };
+        let start = i64::from(block.address) - i64::from(address);
+        for (at, byte) in (start..).zip(trace.code(block)) {
+            if let Some(place) = usize::try_from(at).ok().and_then(|at| into.get_mut(at)) {
+                place.get_or_insert(*byte);
             }
-            for (at, byte) in (start..).zip(code) {
-                if let Some(place) = usize::try_from(at).ok().and_then(|at| seen.get_mut(at)) {
-                    *place = Some(place.unwrap_or(Some(*byte)).filter(|other| other == byte));
-                }
-            }
-        }
-        for (byte, seen) in into.iter_mut().zip(seen) {
-            *byte = byte.or(seen.flatten());
         }
     }
 

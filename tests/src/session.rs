@@ -158,8 +158,14 @@ impl Session {
 
     /// Tells QEMU to end, and waits for a well-closed trace.
     pub fn quit(mut self) -> Result<PathBuf> {
-        self.monitor.quit()?;
-        self.finish()
+        match self.monitor.quit() {
+            Ok(()) => self.finish(),
+            Err(error) => {
+                let status = self.recorder.wait()?;
+                let messages = messages(&self.scratch);
+                Err(error.context(format!("ktracer ended with {status}: {messages}")))
+            }
+        }
     }
 
     /// Waits for a well-closed trace.

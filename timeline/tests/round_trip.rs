@@ -60,9 +60,10 @@ proptest! {
     }
 }
 
-/// Code is shown where no access has shown memory, but not where it was overwritten: nothing says which code is there.
+/// Where no access has shown memory, the code of the block about to execute is shown, and no other: what else is at its
+/// address at other times is not there now.
 #[test]
-fn code_is_shown_unless_blocks_disagree() {
+fn code_is_shown_while_it_executes() {
     let directory = tempfile::tempdir().unwrap();
     let mut trace = TraceWriter::create(directory.path(), synthetic::header()).unwrap();
     let mut encoder = Encoder::new(UnknownMemory).unwrap();
@@ -81,9 +82,13 @@ fn code_is_shown_unless_blocks_disagree() {
     encoder.finish_segment(false, &mut finished).unwrap();
     trace.segment(&finished).unwrap();
     trace.close("exit").unwrap();
-    let mut bytes = [None; 6];
-    Recording::open(directory.path()).unwrap().read_memory(0x7fff, &mut bytes).unwrap();
-    assert_eq!(bytes, [None, None, Some(0), Some(0xa0), Some(0xe3), Some(0xfd)]);
+    let mut recording = Recording::open(directory.path()).unwrap();
+    for (position, value) in [(0, 1), (1, 1), (2, 2), (3, 2), (0, 1)] {
+        let mut bytes = [None; 6];
+        recording.seek(Position(position)).unwrap();
+        recording.read_memory(0x7fff, &mut bytes).unwrap();
+        assert_eq!(bytes, [None, Some(value), Some(0), Some(0xa0), Some(0xe3), Some(0xfd)], "{position}");
+    }
 }
 
 proptest! {

@@ -21,7 +21,7 @@ use crate::mapping::{Direction, Mappings, Names};
 use crate::options::Options;
 use crate::registers::Registers;
 use crate::ring::{Writer, ring};
-use crate::value::{any_value, small_value};
+use crate::value::{any_value, small_size, small_value};
 use crate::vcpu::{Shared, Vcpu};
 
 /// The version of QEMU's plugin interface that this plugin speaks. QEMU reads it before it calls anything.
@@ -393,16 +393,17 @@ unsafe fn modelled_access(info: qemu_plugin_meminfo_t, address: u64, direction: 
     // SAFETY: as the caller promises; this is the vCPU's thread.
     unsafe {
         let Some(vcpu) = (*VCPU.0.get()).as_mut() else { return };
-        let value = small_value(info);
-        if let Some((shift, value)) = value
-            && vcpu.access(address as u32, shift, value, direction)
-        {
+        let address = address as u32;
+        let Some(shift) = small_size(info) else {
+            guarded(|| vcpu.fail(format!("an access of 16 bytes at {address:#x} by a modelled instruction")));
             return;
+        };
+        let bytes = 1 << shift;
+        if vcpu.is_settled(address, bytes, direction) {
+            vcpu.push_access(address, bytes, small_value(info, shift), direction);
+        } else {
+            guarded(|| vcpu.access_slowly(info, address, bytes, small_value(info, shift), direction));
         }
-        guarded(|| match value {
-            Some((shift, value)) => vcpu.access_slowly(info, address as u32, shift, value, direction),
-            None => vcpu.fail(format!("an access of 16 bytes at {address:#x} by a modelled instruction")),
-        });
     }
 }
 

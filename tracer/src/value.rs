@@ -6,25 +6,29 @@ use qemu_plugin_sys::{
     qemu_plugin_mem_value_type, qemu_plugin_meminfo_t,
 };
 
-/// The logarithm of an access's size and its value, zero-extended; `None` for one of 16 bytes.
+/// The logarithm of an access's size, if it is 8 bytes at most.
 ///
-/// QEMU stores the value in four bytes and reads it back as eight, and copies the result likewise: it arrives some
-/// thirty cycles after the call. So nothing but the value itself may depend on what the call returns; the size comes
-/// from elsewhere.
+/// # Safety
+/// `info` is what a memory callback was given.
+#[inline]
+pub unsafe fn small_size(info: qemu_plugin_meminfo_t) -> Option<u32> {
+    // SAFETY: as the caller promises; the function only looks at the bits of `info`.
+    let shift = unsafe { qemu_plugin_mem_size_shift(info) };
+    (shift <= 3).then_some(shift)
+}
+
+/// The value of an access of `2^shift` bytes, 8 at most, zero-extended.
+///
+/// QEMU's generated code stores the value in four bytes, this call reads it as eight, and copies the result likewise: it
+/// arrives some thirty cycles late, half of the time that recording takes. So nothing but the value itself may depend on
+/// what the call returns, and it comes after everything else.
 ///
 /// # Safety
 /// `info` is what a memory callback was given, which is still running.
 #[inline]
-pub unsafe fn small_value(info: qemu_plugin_meminfo_t) -> Option<(u32, u64)> {
+pub unsafe fn small_value(info: qemu_plugin_meminfo_t, shift: u32) -> u64 {
     // SAFETY: as the caller promises. QEMU returned the whole union; bytes above the size mean nothing and are masked.
-    unsafe {
-        let shift = qemu_plugin_mem_size_shift(info);
-        if shift > 3 {
-            return None;
-        }
-        let value = qemu_plugin_mem_get_value(info);
-        Some((shift, value.data.u64_ & u64::MAX >> (64 - (8 << shift))))
-    }
+    unsafe { qemu_plugin_mem_get_value(info).data.u64_ & u64::MAX >> (64 - (8 << shift)) }
 }
 
 /// The flags (as in an opaque access of a trace) and the value of up to 16 bytes.

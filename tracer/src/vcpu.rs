@@ -406,20 +406,16 @@ impl Vcpu {
         }
     }
 
-    /// A modelled instruction has made an access; `value` is zero-extended. False: nothing was done yet, since what is
-    /// behind the page is not settled, so [`access_slowly`](Self::access_slowly) has to look.
+    /// What is behind an access of `bytes` bytes is the same as last told, and memory. If not,
+    /// [`access_slowly`](Self::access_slowly) has to look at it.
     #[inline]
-    pub fn access(&mut self, address: u32, size_shift: u32, value: u64, direction: Direction) -> bool {
-        let bytes = 1 << size_shift;
-        let settled = self.mappings.is_settled(address, bytes, direction);
-        if settled {
-            self.push_access(address, bytes, value, direction);
-        }
-        settled
+    pub fn is_settled(&self, address: u32, bytes: u32, direction: Direction) -> bool {
+        self.mappings.is_settled(address, bytes, direction)
     }
 
+    /// A modelled instruction has made a settled access; `value` is zero-extended.
     #[inline]
-    fn push_access(&mut self, address: u32, bytes: u32, value: u64, direction: Direction) {
+    pub fn push_access(&mut self, address: u32, bytes: u32, value: u64, direction: Direction) {
         let tag = match direction {
             Direction::Load => Tag::Load,
             Direction::Store => Tag::Store,
@@ -430,17 +426,17 @@ impl Vcpu {
         self.ring.push_two(tag.word() | u64::from(bytes) << 32 | u64::from(address), value);
     }
 
-    /// Like [`access`](Self::access), and finds out what is behind the page first.
+    /// A modelled instruction has made an access: finds out what is behind the page first.
     pub fn access_slowly(
         &mut self,
         info: qemu_plugin_meminfo_t,
         address: u32,
-        size_shift: u32,
+        bytes: u32,
         value: u64,
         direction: Direction,
     ) {
-        if self.look(info, address, 1 << size_shift, direction) {
-            self.push_access(address, 1 << size_shift, value, direction);
+        if self.look(info, address, bytes, direction) {
+            self.push_access(address, bytes, value, direction);
         }
     }
 

@@ -1,10 +1,9 @@
-//! Which segments changed which physical pages, and what was behind virtual pages over time, from the indexes of all
-//! segments. It is built once, when memory is first asked for that the segment at hand has not seen.
+//! Which segments changed which physical pages, from the indexes of all segments. It is built once, when memory is first
+//! asked for that the segment at hand has not seen.
 
 use std::collections::HashMap;
 
 use ktrace_format::segment::index::Index;
-use ktrace_format::shadow::Target;
 use rayon::prelude::*;
 
 use crate::program::Program;
@@ -14,8 +13,6 @@ use crate::program::Program;
 pub(crate) struct History {
     /// For each physical page the segments that wrote to it, rising.
     written: HashMap<u64, Vec<u32>>,
-    /// For each virtual page what was behind it at the end of segments, where that changed, by rising segment.
-    mapped: HashMap<u32, Vec<(u32, Target)>>,
     /// Where memory may have changed in ways that are not known, rising.
     blind: Vec<Blind>,
 }
@@ -60,12 +57,6 @@ impl History {
             for page in index.pages.iter().filter(|page| page.written != 0) {
                 history.written.entry(page.page).or_default().push(number);
             }
-            for &(page, target) in &index.mappings {
-                let changes = history.mapped.entry(page).or_default();
-                if changes.last().is_none_or(|(_, last)| *last != target) {
-                    changes.push((number, target));
-                }
-            }
         }
         history
     }
@@ -80,15 +71,6 @@ impl History {
             before.iter().rev().copied().take_while(move |writer| floor.is_none_or(|floor| *writer >= floor)),
             floor.is_some(),
         )
-    }
-
-    /// What was last seen behind a virtual page in a segment before `segment`.
-    pub(crate) fn target_before(&self, page: u32, segment: u32) -> Option<Target> {
-        let changes = self.mapped.get(&page)?;
-        let after = changes.partition_point(|(number, _)| *number < segment);
-        let (number, target) = changes.get(after.checked_sub(1)?)?;
-        let lost = self.known_from(segment).is_some_and(|from| *number < from);
-        (!lost).then_some(*target)
     }
 
     /// The first segment from which on everything up to the start of `segment` is known; `None`: from the start of the

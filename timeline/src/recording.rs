@@ -125,20 +125,16 @@ impl Recording {
         self.history.get_or_init(|| History::build(&self.program))
     }
 
-    /// The physical page behind a virtual one here. An access of this segment has shown it, or the translation tables
-    /// say so, or, where these are not known, an access of an earlier segment has shown it.
+    /// The physical page behind a virtual one here: an access of this segment has shown it, or the translation tables
+    /// say so. An access of an earlier segment would prove nothing, since the mapping may have changed.
     fn physical_page(&self, address: u32) -> Option<u64> {
         if let Some(target) = self.window.target(address) {
             return target.physical_page();
         }
-        if let Some(registers) = self.window.translation() {
-            let physical = registers.translate(address, &mut |at, bytes| self.read_number(at, bytes));
-            if let Some(physical) = physical {
-                let canonical = self.program.image().map_or(physical, |image| image.canonical(physical));
-                return Some(canonical / PAGE_BYTES as u64);
-            }
-        }
-        self.history().target_before(address >> 12, self.window.segment() as u32)?.physical_page()
+        let registers = self.window.translation()?;
+        let physical = registers.translate(address, &mut |at, bytes| self.read_number(at, bytes))?;
+        let canonical = self.program.image().map_or(physical, |image| image.canonical(physical));
+        Some(canonical / PAGE_BYTES as u64)
     }
 
     /// A little-endian number in physical memory, if all its bytes are known.

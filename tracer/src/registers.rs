@@ -22,8 +22,22 @@ const NAMES: [&str; REGISTERS] = [
 ];
 
 /// System registers that are looked at. With the security extensions QEMU lists the secure bank with `_S`.
-const SYSTEM_NAMES: [&str; 10] =
-    ["VBAR", "VBAR_S", "MVBAR", "MVBAR_S", "HCR", "SCTLR", "SCTLR_S", "TTBCR", "TTBR0_EL1", "TTBR1_EL1"];
+const SYSTEM_NAMES: [&str; 14] = [
+    "VBAR",
+    "VBAR_S",
+    "MVBAR",
+    "MVBAR_S",
+    "SCR",
+    "HCR",
+    "SCTLR",
+    "SCTLR_S",
+    "TTBCR",
+    "TTBCR_S",
+    "TTBR0_EL1",
+    "TTBR0_EL1_S",
+    "TTBR1_EL1",
+    "TTBR1_EL1_S",
+];
 /// Where exceptions can go besides the two architectural addresses.
 const VECTOR_BASES: [&str; 4] = ["VBAR", "VBAR_S", "MVBAR", "MVBAR_S"];
 
@@ -107,17 +121,21 @@ impl Registers {
     /// other registers do, or it is not clear which.
     pub fn translation(&self, cpsr: u32) -> Option<[u64; 4]> {
         const HYPERVISOR: u32 = 0x1a;
+        const MONITOR: u32 = 0x16;
+        let mode = cpsr & 0x1f;
         let stage_two = self.system.contains_key("HCR") && self.system("HCR")? & 1 != 0;
-        // With the security extensions there are two banks; which one counts is not worked out here, so it is unknown.
-        if cpsr & 0x1f == HYPERVISOR || stage_two || self.system.contains_key("SCTLR_S") {
+        if mode == HYPERVISOR || stage_two {
             return None;
         }
-        Some([
-            self.system("SCTLR")?,
-            self.system("TTBCR")?,
-            self.system("TTBR0_EL1")?,
-            self.system("TTBR1_EL1")?,
-        ])
+        // With the security extensions there are two banks: SCR.NS chooses, and monitor mode is secure.
+        let secure = self.system.contains_key("SCTLR_S") && (mode == MONITOR || self.system("SCR")? & 1 == 0);
+        let names = if secure {
+            ["SCTLR_S", "TTBCR_S", "TTBR0_EL1_S", "TTBR1_EL1_S"]
+        } else {
+            ["SCTLR", "TTBCR", "TTBR0_EL1", "TTBR1_EL1"]
+        };
+        let [sctlr, ttbcr, ttbr0, ttbr1] = names.map(|name| self.system(name));
+        Some([sctlr?, ttbcr?, ttbr0?, ttbr1?])
     }
 
     /// One register of a keyframe, by number; `None` if QEMU does not give it. To be called in a callback that may

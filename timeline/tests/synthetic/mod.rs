@@ -231,6 +231,10 @@ fn write_image(directory: &std::path::Path, seed: u64) {
 
 impl Guest {
     fn begin_segment(&mut self) {
+        self.world.accessed.clear();
+        // A position between two segments is shown from the second, which has accessed nothing yet, or from the first if
+        // the second is lost.
+        self.samples.retain(|sample| sample.position != self.position);
         self.world.encoder.begin_segment(self.position, 0, &self.cpu.registers().0);
     }
 

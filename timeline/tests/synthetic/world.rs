@@ -1,6 +1,6 @@
 //! The guest's memory, what is behind virtual pages, and the recorder's side of each access.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
 use ktrace_format::memory::{Image, RegionKind};
@@ -75,6 +75,8 @@ pub struct World {
     memory: HashMap<u64, Vec<u8>>,
     table: HashMap<u32, Behind>,
     told: HashMap<u32, Behind>,
+    /// Virtual pages that this segment has accessed: of the others nothing says what is behind them now.
+    pub accessed: HashSet<u32>,
     /// What a recording can know: the last value that was seen, by the page that the recorder knows and the offset.
     seen: HashMap<(u64, u32), u8>,
 }
@@ -99,6 +101,7 @@ impl World {
             memory,
             table: HashMap::new(),
             told: HashMap::new(),
+            accessed: HashSet::new(),
             seen,
         }
     }
@@ -150,7 +153,7 @@ impl World {
 
     /// What a recording can say of a byte.
     pub fn known(&self, address: u32) -> Option<u8> {
-        match self.told.get(&(address >> 12))? {
+        match self.told.get(&(address >> 12)).filter(|_| self.accessed.contains(&(address >> 12)))? {
             Behind::Memory(page) => self.seen.get(&(self.recorded_page(*page), address & 0xfff)).copied(),
             Behind::Device(_) => None,
         }
@@ -190,6 +193,7 @@ impl World {
         let mut device = None;
         for address in std::iter::once(address).chain(second) {
             let behind = self.behind(address);
+            self.accessed.insert(address >> 12);
             if self.told.insert(address >> 12, behind) != Some(behind) {
                 let target = match behind {
                     Behind::Memory(page) => Target::Ram(page),

@@ -6,6 +6,7 @@ pub mod engine;
 mod history;
 pub mod journal;
 pub mod program;
+pub mod provenance;
 pub mod recording;
 pub mod replay;
 pub mod sample;

@@ -24,7 +24,7 @@ pub struct Recording {
     program: Arc<Program>,
     history: Arc<OnceLock<History>>,
     description: MachineDescription,
-    window: Window,
+    pub(crate) window: Window,
     /// Looks through segments other than the window's.
     scout: Option<Engine<NoJournal>>,
     position: u64,
@@ -99,7 +99,7 @@ impl Recording {
     }
 
     /// Brings the window to the present position. False: nothing is proved there.
-    fn show(&mut self) -> Result<bool, ReplayError> {
+    pub(crate) fn show(&mut self) -> Result<bool, ReplayError> {
         let Some(number) = self.segment_of(self.position) else { return Ok(false) };
         if let Err(error) = self.enter_window(number) {
             // A damaged segment is like one that is not there.
@@ -121,13 +121,13 @@ impl Recording {
         }
     }
 
-    fn history(&self) -> &History {
+    pub(crate) fn history(&self) -> &History {
         self.history.get_or_init(|| History::build(&self.program))
     }
 
     /// The physical page behind a virtual one here: an access of this segment has shown it, or the translation tables
     /// say so. An access of an earlier segment would prove nothing, since the mapping may have changed.
-    fn physical_page(&self, address: u32) -> Option<u64> {
+    pub(crate) fn physical_page(&self, address: u32) -> Option<u64> {
         if let Some(target) = self.window.target(address) {
             return target.physical_page();
         }
@@ -210,7 +210,7 @@ impl Recording {
 
     /// Bytes of the block that the next instruction belongs to, for addresses that no access and no table has shown. It
     /// executes right now, so its code is there; other code of the segment may have come or gone.
-    fn read_code(&mut self, address: u32, into: &mut [Option<u8>]) {
+    pub(crate) fn read_code(&mut self, address: u32, into: &mut [Option<u8>]) {
         let Ok(Some(run)) = self.window.engine_mut().next_run() else { return };
         let trace = self.program.trace();
         let Some(block) = trace.block(run.id) else { return };

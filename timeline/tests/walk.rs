@@ -101,3 +101,35 @@ fn a_walk_says_what_it_does_not_know_and_goes_on_behind_it() {
     assert_eq!([next(), next()], [(first, end), (end, end + 1)]);
     std::fs::remove_dir_all(scratch).unwrap();
 }
+
+#[test]
+fn every_known_byte_has_a_provenance_and_no_other_has() {
+    use ktrace_format::Position;
+    use ktrace_timeline::provenance::Provenance;
+    use ktrace_timeline::{Recording, Replay};
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/samples/arm-u-boot");
+    let mut recording = Recording::open(&directory).unwrap();
+    let end = recording.end().0;
+    let (mut accessed, mut left, mut initial) = (0, 0, 0);
+    for position in [0, 1, end / 3, end / 2, end] {
+        recording.seek(Position(position)).unwrap();
+        let stack = recording.registers().unwrap()[13].unwrap_or_default();
+        for address in (0..0x4000).step_by(509).chain((stack..stack.saturating_add(0x800)).step_by(52)) {
+            let mut byte = [None];
+            recording.read_memory(address, &mut byte).unwrap();
+            let provenance = recording.provenance(address).unwrap();
+            assert_eq!(
+                byte == [None],
+                provenance == Provenance::Unknown,
+                "{position} {address:#x} {provenance:?}"
+            );
+            match provenance {
+                Provenance::Accessed { from } => accessed += u32::from(from <= position),
+                Provenance::LeftBy { by } => left += u32::from(by <= position),
+                Provenance::Initial => initial += 1,
+                Provenance::Executing | Provenance::Unknown => {}
+            }
+        }
+    }
+    assert!(accessed > 0 && left > 0 && initial > 0, "{accessed} {left} {initial}");
+}

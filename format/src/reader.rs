@@ -12,7 +12,7 @@ use crate::header::{FORMAT_VERSION, Header, Totals};
 use crate::record::{self, Record, RecordError};
 use crate::segment::encoder::entry_key;
 use crate::segment::index::PackedIndex;
-use crate::segment::{Head, SegmentError, Streams};
+use crate::segment::{Head, STREAMS, SegmentError, Streams};
 use crate::writer::{CLOSE_MARK, TRACE_FILE, kind};
 
 /// Why a trace can't be opened, or a part of it not read.
@@ -494,6 +494,13 @@ impl Trace {
             return Err(error(SegmentError::Table));
         }
         Ok((head, Streams::read(rest).map_err(error)?))
+    }
+
+    /// How many bytes each of a segment's streams has, without unpacking any: what can't be in it.
+    pub fn read_stream_lengths(&self, segment: &SegmentEntry) -> Result<[u32; STREAMS], TraceError> {
+        let error = |source| TraceError::Segment { path: self.path.clone(), offset: segment.offset, source };
+        let (_, rest) = Head::read(self.payload(segment.offset, kind::SEGMENT)?).map_err(error)?;
+        Streams::lengths(rest).map_err(error)
     }
 
     /// Reads a segment's head only.

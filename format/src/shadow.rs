@@ -212,6 +212,12 @@ impl Shadow {
         mapping
     }
 
+    /// Makes the physical page `number` one that this segment has touched, without a virtual page that shows it, and
+    /// returns its key. `fresh` fills in a page that was never seen.
+    pub fn touch(&mut self, number: u64, fresh: impl FnOnce(&mut Page)) -> u32 {
+        self.page_index(number, fresh)
+    }
+
     fn page_index(&mut self, number: u64, fresh: impl FnOnce(&mut Page)) -> u32 {
         let index = *self.numbers.entry(number).or_insert_with(|| {
             let mut page = Page::new(number);

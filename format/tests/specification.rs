@@ -6,8 +6,10 @@ use ktrace_format::header::{Architecture, ByteOrder, Header, Path};
 use ktrace_format::record::{RecordError, RecordWriter, records};
 use ktrace_format::segment::cursor::{Cursor, Translation, translations};
 use ktrace_format::segment::encoder::{
-    BlockId, BlockTraits, Encoder, Finished, NameId, OpaqueInstruction, UnknownMemory, entry_key,
+    BlockId, BlockTraits, Encoder, Finished, InitialMemory, NameId, OpaqueInstruction, UnknownMemory,
+    entry_key,
 };
+use ktrace_format::segment::index::{DevicePage, Index, PackedIndex};
 use ktrace_format::segment::{Head, STREAMS, SegmentError, Stream, Streams, access};
 use ktrace_format::shadow::Target;
 use ktrace_format::writer::{CLOSE_MARK, TRACE_FILE, kind};
@@ -130,11 +132,11 @@ fn the_index_says_what_is_behind_a_page_at_the_end() {
 fn what_is_reserved_is_refused() {
     let control = |flags: u8| {
         let mut streams = Streams::default();
-        streams.0[Stream::Control as usize] = vec![flags, 0, 0, 0, 0];
+        streams.0[Stream::Control as usize] = vec![flags, 1, 1, 1, 1, 1, 1, 1];
         Cursor::default().control(&streams)
     };
-    assert!(control(7).is_ok());
-    for bit in [8, 16, 32, 64, 128] {
+    assert!([7, 8, 36, 47].into_iter().all(|flags| control(flags).is_ok()));
+    for bit in [16, 64, 128, 32, 32 | 3, 16 | 8, 16 | 4] {
         assert_eq!(control(bit), Err(SegmentError::Stream(Stream::Control)), "flag {bit}");
     }
     let opaque = |flags: u8| {
@@ -177,6 +179,217 @@ fn what_is_reserved_is_refused() {
     let mut long = rest.to_vec();
     long[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(Streams::read(&long), Err(SegmentError::Head));
+}
+
+/// A segment with device writes before, between and behind its two blocks, and several discontinuities in a row.
+fn written_by_devices() -> Finished {
+    let mut encoder = Encoder::new(Twice).unwrap();
+    encoder.begin_segment(0, 0, &[7; 17]);
+    let block = encoder.define_block(traits(0x8000));
+    // Two pages of which the second is the first once more, then what lies behind both.
+    encoder.device_write(0x2ffe, &[1, 2, 3]);
+    encoder.device_write(0x1000, &[9]);
+    encoder.enter_block(block);
+    encoder.map(0x5000, Target::Ram(1));
+    encoder.load(0x5000, 1, 9);
+    encoder.store(0x5ffe, 1, 8);
+    encoder.discontinuity(4, &[9; 17]);
+    encoder.further_discontinuity(6);
+    encoder.further_discontinuity(9);
+    encoder.end_block(1);
+    encoder.device_write(0x10, &[5; 4]);
+    encoder.enter_block(block);
+    encoder.map(0x6000, Target::Ram(0));
+    encoder.load(0x6010, 2, 0x0605);
+    encoder.end_block(1);
+    encoder.device_write(0x40fe, &[7]);
+    encoder.device_write(u64::MAX, &[6, 6]);
+    let mut finished = Finished::default();
+    encoder.finish_segment(false, &mut finished).unwrap();
+    assert_eq!(finished.discontinuities, 3);
+    finished
+}
+
+/// Physical page 2 is page 1 once more.
+struct Twice;
+
+impl InitialMemory for Twice {
+    fn fill(&mut self, _: u64, _: &mut [u8; 4096], _: &mut [u64; 64]) -> bool {
+        false
+    }
+
+    fn canonical(&mut self, page: u64) -> u64 {
+        if page == 2 { 1 } else { page }
+    }
+}
+
+#[test]
+fn device_writes_are_where_the_specification_says() {
+    let finished = written_by_devices();
+    let Streams(streams) = streams(&finished);
+    let control = [
+        // Block 0: flags 1, 2, 4, 32, 8; number 0; 1 started; cause 4 after 2 accesses; 2 more causes; 3 writes.
+        &[0, 47, 0, 1, 4, 2, 2, 6, 9, 3][..],
+        // The next block, of which as much starts as the time before: 1 write.
+        &[0, 8, 1],
+        // The end: 2 writes.
+        &[0, 8, 2],
+    ];
+    assert_eq!(streams[Stream::Control as usize], control.concat());
+    let mut writes =
+        vec![0xfe, 0x3f, 2, 1, 2, 0x80, 0x60, 1, 3, 0x80, 0x20, 1, 9, 0x10, 4, 5, 5, 5, 5, 0xfe, 0x81, 1];
+    writes.extend([1, 7, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 1, 6]);
+    assert_eq!(streams[Stream::DeviceWrites as usize], writes);
+    // What a device wrote is no news to a load; what nobody wrote is.
+    assert_eq!(streams[Stream::Values as usize], [0x05, 0x06]);
+    let lengths = Streams::lengths(Head::read(&finished.segment).unwrap().1).unwrap();
+    assert_eq!(lengths, streams.each_ref().map(|stream| stream.len() as u32));
+}
+
+#[test]
+fn device_writes_come_back() {
+    let streams = streams(&written_by_devices());
+    let mut cursor = Cursor::default();
+    let mut next = || (cursor.next_control(&streams).unwrap(), cursor.control(&streams).unwrap());
+    let (gap, first) = next();
+    assert_eq!((gap, first.device_writes, first.further.causes(&streams)), (Some(0), 3, &[6, 9][..]));
+    let (gap, second) = next();
+    assert_eq!((gap, second.device_writes, second.further.causes(&streams)), (Some(0), 1, &[][..]));
+    assert_eq!(cursor.next_control(&streams), Ok(Some(0)));
+    assert_eq!(cursor.control_at_end(&streams), Ok(2));
+    assert_eq!(cursor.next_control(&streams), Ok(None));
+    let writes: Vec<_> = (0..6).map(|_| cursor.device_write(&streams).unwrap()).collect();
+    let writes: Vec<_> = writes.iter().map(|write| (write.physical, write.bytes)).collect();
+    let expected: [(u64, &[u8]); 6] = [
+        (0x1ffe, &[1, 2]),
+        (0x3000, &[3]),
+        (0x1000, &[9]),
+        (0x10, &[5; 4]),
+        (0x40fe, &[7]),
+        (u64::MAX, &[6]),
+    ];
+    assert_eq!(writes, expected);
+    assert!(cursor.at_end(&streams, Stream::DeviceWrites));
+}
+
+#[test]
+fn the_index_says_which_bytes_a_device_wrote_last() {
+    let finished = written_by_devices();
+    let packed = PackedIndex::new(&finished.index).unwrap();
+    let index = packed.index().unwrap();
+    let page = |page, lines, bytes: &[u64]| DevicePage { page, lines, bytes: bytes.to_vec() };
+    // Of page 1 the processor wrote byte 0xffe; in page 0 it found one of four bytes changed.
+    let expected = [
+        page(0, 1, &[0b1101 << 16]),
+        page(1, 1 | 1 << 63, &[1, 1 << 63]),
+        page(3, 1, &[1]),
+        page(4, 1 << 3, &[1 << 62]),
+        page((1 << 52) - 1, 1 << 63, &[1 << 63]),
+    ];
+    assert_eq!(index.device, expected);
+    for (page, offset, by_device) in
+        [(0, 16, true), (0, 17, false), (0, 80, false), (1, 0xfff, true), (1, 0xffe, false), (2, 0, false)]
+    {
+        assert_eq!(index.written_by_device(page, offset), by_device, "{page} {offset:#x}");
+    }
+    assert!(!index.written_by_device(0, 4096), "beyond the page");
+    let lines: Vec<_> = index.pages.iter().map(|page| (page.page, page.written)).collect();
+    let last = ((1 << 52) - 1, 1 << 63);
+    assert_eq!(lines, [(0, 1), (1, 1 | 1 << 63), (3, 1), (4, 1 << 3), last]);
+    assert_eq!(packed.contents().unwrap()[..19], [0; 16].into_iter().chain([5, 6, 5]).collect::<Vec<_>>());
+}
+
+/// An index whose sets are these.
+fn index_of(sets: &[u8]) -> Result<Index, SegmentError> {
+    let packed = zstd::bulk::compress(sets, 1).unwrap();
+    let mut payload = (sets.len() as u32).to_le_bytes().to_vec();
+    payload.extend((packed.len() as u32).to_le_bytes());
+    payload.extend([0; 8]);
+    payload.extend(packed);
+    PackedIndex::new(&payload).unwrap().index()
+}
+
+#[test]
+fn an_index_that_says_too_much_of_devices_is_refused() {
+    // No block; page 5: nothing read, line 1 written and not complete, its bytes 0 and 1 known.
+    let start = |mut sets: Vec<u8>| {
+        for set in [0u64, 2, 0, 3] {
+            sets.extend(set.to_le_bytes());
+        }
+        [&sets[..], &[0, 0]].concat()
+    };
+    let start = start(vec![0, 1, 5]);
+    assert_eq!(index_of(&start).unwrap().device, [], "the first traces end here");
+    let with = |pages: &[(u8, u64, &[u64])]| {
+        let mut sets = start.clone();
+        sets.push(pages.len() as u8);
+        for (page, lines, bytes) in pages {
+            sets.push(*page);
+            sets.extend(lines.to_le_bytes());
+            bytes.iter().for_each(|bytes| sets.extend(bytes.to_le_bytes()));
+        }
+        index_of(&sets)
+    };
+    assert!(with(&[]).is_ok() && with(&[(5, 2, &[3])]).is_ok());
+    let bad: [&[(u8, u64, &[u64])]; 8] = [
+        &[(4, 2, &[3])],
+        &[(5, 2, &[7])],
+        &[(5, 2, &[0])],
+        &[(5, 0, &[])],
+        &[(5, 1, &[1])],
+        &[(5, 3, &[1, 1])],
+        &[(5, 2, &[1]), (0, 2, &[1])],
+        &[(5, 2, &[1, 1])],
+    ];
+    for pages in bad {
+        assert_eq!(with(pages).map(drop), Err(SegmentError::Head), "{pages:?}");
+    }
+    let mut endless = start;
+    endless.extend([0xff, 0xff, 0xff, 0xff, 0x7f]);
+    assert_eq!(index_of(&endless).map(drop), Err(SegmentError::Head));
+}
+
+#[test]
+fn device_writes_that_can_not_be_are_refused() {
+    let write = |bytes: &[u8]| {
+        let mut streams = Streams::default();
+        streams.0[Stream::DeviceWrites as usize] = bytes.to_vec();
+        Cursor::default().device_write(&streams).map(|write| (write.physical, write.bytes.to_vec()))
+    };
+    let last = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1];
+    assert_eq!(write(&[&last[..], &[1, 6]].concat()), Ok((u64::MAX, vec![6])));
+    let bad: [&[u8]; 6] = [
+        &[],
+        &[5],
+        &[5, 0],
+        &[5, 2, 1],
+        &[&last[..], &[2, 6, 6]].concat(),
+        &[&[5], &last[..], &[1]].concat(),
+    ];
+    for bytes in bad {
+        assert_eq!(write(bytes), Err(SegmentError::Stream(Stream::DeviceWrites)), "{bytes:?}");
+    }
+}
+
+#[test]
+fn control_entries_that_can_not_be_are_refused() {
+    let with = |bytes: &[u8]| {
+        let mut streams = Streams::default();
+        streams.0[Stream::Control as usize] = bytes.to_vec();
+        streams
+    };
+    let refused = Err(SegmentError::Stream(Stream::Control));
+    // No writes; no further causes, or fewer than it says.
+    for bytes in [&[8, 0][..], &[8], &[36, 4, 0, 0], &[36, 4, 0, 2, 1], &[36, 4, 0]] {
+        assert_eq!(Cursor::default().control(&with(bytes)), refused, "{bytes:?}");
+    }
+    let end = |bytes: &[u8]| Cursor::default().control_at_end(&with(bytes));
+    assert_eq!(end(&[8, 3]), Ok(3));
+    for bytes in
+        [&[0][..], &[9, 1, 3], &[10, 1, 3], &[12, 1, 0, 3], &[44, 1, 0, 1, 1, 3], &[4, 1, 0], &[24, 1]]
+    {
+        assert_eq!(end(bytes), Err(SegmentError::Stream(Stream::Control)), "{bytes:?}");
+    }
 }
 
 /// A trace of three segments, as records.

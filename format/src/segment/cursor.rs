@@ -54,6 +54,34 @@ pub struct Control {
     pub started: Option<u32>,
     /// The discontinuity after the block: its cause, and how many accesses the whole block made.
     pub discontinuity: Option<(u8, u64)>,
+    /// Those that followed it with no instruction between.
+    pub further: Further,
+    /// How many times devices wrote to memory before the block.
+    pub device_writes: u64,
+}
+
+/// Further discontinuities: where their causes are in the Control stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Further {
+    at: u32,
+    count: u8,
+}
+
+impl Further {
+    /// Their causes, in order.
+    pub fn causes<'a>(&self, streams: &'a Streams) -> &'a [u8] {
+        let at = self.at as usize;
+        streams.0[Stream::Control as usize].get(at..at + usize::from(self.count)).unwrap_or_default()
+    }
+}
+
+/// A device's write to memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceWrite<'a> {
+    /// Physical address of the first byte, canonical.
+    pub physical: u64,
+    /// What was written: at least one byte, of which none lies beyond the last address.
+    pub bytes: &'a [u8],
 }
 
 /// An access of an opaque instruction.
@@ -131,8 +159,11 @@ impl Cursor {
     pub fn control(&mut self, streams: &Streams) -> Result<Control, SegmentError> {
         let bad = SegmentError::Stream(Stream::Control);
         let [flags] = self.bytes::<1>(streams, Stream::Control)?;
-        // Device writes and further vCPUs are for recorders to come; a reader that skipped them would show lies.
-        if flags & !(control::BLOCK | control::STARTED | control::DISCONTINUITY) != 0 {
+        // Several vCPUs are for recorders to come; a reader that skipped them would show lies.
+        if flags & !control::READ != 0 {
+            return Err(bad);
+        }
+        if flags & control::FURTHER != 0 && flags & control::DISCONTINUITY == 0 {
             return Err(bad);
         }
         let mut entry = Control::default();
@@ -147,7 +178,48 @@ impl Cursor {
             let [cause] = self.bytes::<1>(streams, Stream::Control)?;
             entry.discontinuity = Some((cause, self.number(streams, Stream::Control)?));
         }
+        if flags & control::FURTHER != 0 {
+            let [count] = self.bytes::<1>(streams, Stream::Control)?;
+            if count == 0 || self.slice(streams, Stream::Control).len() < usize::from(count) {
+                return Err(bad);
+            }
+            let at = &mut self.at[Stream::Control as usize];
+            entry.further = Further { at: *at, count };
+            *at += u32::from(count);
+        }
+        if flags & control::DEVICE_WRITES != 0 {
+            entry.device_writes = self.number(streams, Stream::Control)?;
+            if entry.device_writes == 0 {
+                return Err(bad);
+            }
+        }
         Ok(entry)
+    }
+
+    /// The entry that [`next_control`](Self::next_control) announced for the place behind the last block: how many times
+    /// devices wrote to memory after that. There it can say nothing else.
+    pub fn control_at_end(&mut self, streams: &Streams) -> Result<u64, SegmentError> {
+        let entry = self.control(streams)?;
+        let allowed = Control { device_writes: entry.device_writes, ..Control::default() };
+        if entry != allowed || entry.device_writes == 0 {
+            return Err(SegmentError::Stream(Stream::Control));
+        }
+        Ok(entry.device_writes)
+    }
+
+    /// The next device write.
+    pub fn device_write<'a>(&mut self, streams: &'a Streams) -> Result<DeviceWrite<'a>, SegmentError> {
+        let bad = SegmentError::Stream(Stream::DeviceWrites);
+        let physical = self.number(streams, Stream::DeviceWrites)?;
+        let length = self.number(streams, Stream::DeviceWrites)?;
+        let inside = length.checked_sub(1).is_some_and(|last| physical.checked_add(last).is_some());
+        let start = self.at[Stream::DeviceWrites as usize] as usize;
+        let end = usize::try_from(length).ok().and_then(|length| start.checked_add(length));
+        let bytes = end.and_then(|end| streams.0[Stream::DeviceWrites as usize].get(start..end));
+        let bytes = bytes.filter(|_| inside).ok_or(bad)?;
+        // No stream is longer than STREAM_LIMIT.
+        self.at[Stream::DeviceWrites as usize] += bytes.len() as u32;
+        Ok(DeviceWrite { physical, bytes })
     }
 
     /// Accesses from the last surprise to the next, and what it is (see [`surprise`]); `None`: no more.

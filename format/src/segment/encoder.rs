@@ -5,6 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use super::device_bytes::DeviceBytes;
 use super::index::IndexWriter;
 use super::target::write_target;
 use super::{
@@ -140,6 +141,11 @@ pub struct Encoder<M> {
     opaque: Vec<OpaqueAccess>,
     opaque_bytes: Vec<u8>,
     pending: Vec<u8>,
+    /// Causes of the discontinuities that followed the one in `pending`.
+    further: Vec<u8>,
+    /// Device writes since the last block.
+    device_writes: u64,
+    device_bytes: DeviceBytes,
     run: Vec<u32>,
     /// Virtual pages mapped in this segment.
     mapped: Vec<u32>,
@@ -181,6 +187,9 @@ impl<M: InitialMemory> Encoder<M> {
             opaque: Vec::new(),
             opaque_bytes: Vec::new(),
             pending: Vec::new(),
+            further: Vec::new(),
+            device_writes: 0,
+            device_bytes: DeviceBytes::default(),
             run: Vec::new(),
             mapped: Vec::new(),
             opaque_counts: HashMap::new(),
@@ -211,6 +220,9 @@ impl<M: InitialMemory> Encoder<M> {
         self.generation += 1;
         self.flags = 0;
         self.pending.clear();
+        self.further.clear();
+        self.device_writes = 0;
+        self.device_bytes.forget();
         self.shadow.begin_segment();
         self.remapped.clear();
         for stream in &mut self.streams {
@@ -275,6 +287,9 @@ impl<M: InitialMemory> Encoder<M> {
         if !block.traits.opaque.is_empty() {
             self.end_opaque(started);
         }
+        if self.device_writes > 0 {
+            self.flags |= control::DEVICE_WRITES;
+        }
         if self.flags != 0 {
             self.write_control(started);
         }
@@ -295,6 +310,16 @@ impl<M: InitialMemory> Encoder<M> {
         }
     }
 
+    /// Another discontinuity followed the one just told, with no instruction between: `registers` there are those after the
+    /// last one. At most 255 of them have room; what comes after is left out.
+    pub fn further_discontinuity(&mut self, cause: u8) {
+        if self.flags & control::DISCONTINUITY != 0 && self.further.len() < usize::from(u8::MAX) {
+            self.flags |= control::FURTHER;
+            self.discontinuities += 1;
+            self.further.push(cause);
+        }
+    }
+
     fn write_control(&mut self, started: u32) {
         let stream = &mut self.streams[Stream::Control as usize];
         varint::write(stream, u64::from(self.ordinal - self.next_control));
@@ -306,6 +331,14 @@ impl<M: InitialMemory> Encoder<M> {
             varint::write(stream, u64::from(started));
         }
         stream.append(&mut self.pending);
+        if self.flags & control::FURTHER != 0 {
+            stream.push(self.further.len() as u8);
+            stream.append(&mut self.further);
+        }
+        if self.flags & control::DEVICE_WRITES != 0 {
+            varint::write(stream, self.device_writes);
+            self.device_writes = 0;
+        }
         self.next_control = self.ordinal + 1;
         self.flags = 0;
     }
@@ -336,15 +369,68 @@ impl<M: InitialMemory> Encoder<M> {
         self.opaque_bytes.clear();
     }
 
+    /// A device wrote `bytes` to memory at a physical address: to be told between two blocks, or at either end of the
+    /// segment.
+    pub fn device_write(&mut self, physical: u64, bytes: &[u8]) {
+        // A run of pages that follow one another is one write: its canonical address, its first byte, its length.
+        let mut run: Option<(u64, usize, usize)> = None;
+        let mut done = 0;
+        while let Some(here) = physical.checked_add(done as u64).filter(|_| done < bytes.len()) {
+            let offset = here as usize % PAGE_BYTES;
+            let length = (PAGE_BYTES - offset).min(bytes.len() - done);
+            let page = self.canonical_page(here / PAGE_BYTES as u64);
+            let address = page * PAGE_BYTES as u64 + offset as u64;
+            self.device_write_page(page, offset, &bytes[done..done + length]);
+            run = match run {
+                Some((start, from, before)) if start + before as u64 == address => {
+                    Some((start, from, before + length))
+                }
+                other => {
+                    self.note_device_write(other, bytes);
+                    Some((address, done, length))
+                }
+            };
+            done += length;
+        }
+        self.note_device_write(run, bytes);
+    }
+
+    fn device_write_page(&mut self, number: u64, offset: usize, bytes: &[u8]) {
+        let (memory, read_only) = (&mut self.memory, &mut self.read_only);
+        let key = self.shadow.touch(number, |page: &mut Page| {
+            if memory.fill(page.number, &mut page.data, &mut page.ever) {
+                read_only.insert(page.number);
+            }
+        });
+        let page = self.shadow.page_at_mut(key);
+        page.data[offset..offset + bytes.len()].copy_from_slice(bytes);
+        for at in offset..offset + bytes.len() {
+            page.known[at / 64] |= 1 << (at % 64);
+            page.ever[at / 64] |= 1 << (at % 64);
+            page.written |= 1 << (at / 64);
+        }
+        self.device_bytes.written(number, offset, bytes.len());
+    }
+
+    fn note_device_write(&mut self, run: Option<(u64, usize, usize)>, bytes: &[u8]) {
+        let Some((physical, from, length)) = run else { return };
+        let stream = &mut self.streams[Stream::DeviceWrites as usize];
+        varint::write(stream, physical);
+        varint::write(stream, length as u64);
+        stream.extend(&bytes[from..from + length]);
+        self.device_writes += 1;
+    }
+
+    fn canonical_page(&mut self, page: u64) -> u64 {
+        let memory = &mut self.memory;
+        *self.canonical.entry(page).or_insert_with(|| memory.canonical(page))
+    }
+
     /// What is behind the virtual page of `address` is `target` from the next access on.
     pub fn map(&mut self, address: u32, target: Target) {
         let target = match target.physical_page() {
             None => target,
-            Some(page) => {
-                let memory = &mut self.memory;
-                let page = *self.canonical.entry(page).or_insert_with(|| memory.canonical(page));
-                Target::Ram(page)
-            }
+            Some(page) => Target::Ram(self.canonical_page(page)),
         };
         let slot = &mut self.targets[(address >> 12) as usize & (VIRTUAL_PAGES - 1)];
         if *slot != Some(target) {
@@ -458,6 +544,9 @@ impl<M: InitialMemory> Encoder<M> {
                 if !is_same || page.ever[line] & bit == 0 {
                     // Something other than a store of this processor changed it, or it was never seen before.
                     page.written |= 1 << line;
+                    if !self.device_bytes.is_empty() {
+                        self.device_bytes.changed(page.number, line, bit);
+                    }
                 }
                 page.read |= 1 << line;
                 page.known[line] |= bit;
@@ -487,6 +576,9 @@ impl<M: InitialMemory> Encoder<M> {
                 page.ever[line] |= bits;
                 page.written |= 1 << line;
                 page.set_value(offset, size, value);
+                if !self.device_bytes.is_empty() {
+                    self.device_bytes.changed(page.number, line, bits);
+                }
                 self.accesses += 1;
                 return;
             }
@@ -513,6 +605,9 @@ impl<M: InitialMemory> Encoder<M> {
                 page.ever[offset / 64] |= 1 << (offset % 64);
                 page.written |= 1 << (offset / 64);
                 page.data[offset] = *byte;
+                if !self.device_bytes.is_empty() {
+                    self.device_bytes.changed(page.number, offset / 64, 1 << (offset % 64));
+                }
             }
         }
     }
@@ -568,6 +663,9 @@ impl<M: InitialMemory> Encoder<M> {
                 let (line, bit) = (offset / 64, 1 << (offset % 64));
                 if page.data[offset] != byte || page.ever[line] & bit == 0 {
                     page.written |= 1 << line;
+                    if !self.device_bytes.is_empty() {
+                        self.device_bytes.changed(page.number, line, bit);
+                    }
                 }
                 page.read |= 1 << line;
                 page.known[line] |= bit;
@@ -611,6 +709,11 @@ impl<M: InitialMemory> Encoder<M> {
 
     /// Ends the segment. With `open_end` the last instruction may not have completed.
     pub fn finish_segment(&mut self, open_end: bool, into: &mut Finished) -> std::io::Result<()> {
+        if self.device_writes > 0 {
+            // An entry of its own, behind the last block.
+            self.flags = control::DEVICE_WRITES;
+            self.write_control(0);
+        }
         self.streams[Stream::Checkpoints as usize].extend(self.digest.0.to_le_bytes());
         self.head.blocks = self.ordinal;
         self.head.accesses = self.accesses;
@@ -619,7 +722,8 @@ impl<M: InitialMemory> Encoder<M> {
         self.run.sort_unstable();
         self.mapped.sort_unstable();
         let mapped: Vec<_> = self.mapped.iter().map(|&page| (page, self.target_at_end(page))).collect();
-        self.index.write(&self.run, &mapped, &self.opaque_counts, &self.shadow, &mut into.index)?;
+        let (opaque, shadow, device) = (&self.opaque_counts, &self.shadow, &self.device_bytes);
+        self.index.write(&self.run, &mapped, opaque, shadow, device, &mut into.index)?;
         into.head.clone_from(&self.head);
         into.discontinuities = self.discontinuities;
         Ok(())

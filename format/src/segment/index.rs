@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::device_bytes::DeviceBytes;
 use super::target::{read_target, write_target};
 use super::{STREAM_LIMIT, SegmentError};
 use crate::shadow::{LINE_BYTES, Page, Shadow, Target};
@@ -34,9 +35,34 @@ pub struct Index {
     pub mappings: Vec<(u32, Target)>,
     /// How often opaque instructions started: number of the mnemonic, count.
     pub opaque: Vec<(u32, u64)>,
+    /// Pages with bytes whose last change in the segment was a device's write, rising.
+    pub device: Vec<DevicePage>,
+}
+
+/// Bytes of a physical page that a device wrote last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DevicePage {
+    /// Number of the physical page.
+    pub page: u64,
+    /// Lines that have such bytes: some of those that were written.
+    pub lines: u64,
+    /// For each of these lines, in rising order, which of its 64 bytes.
+    pub bytes: Vec<u64>,
 }
 
 impl Index {
+    /// Whether a device wrote this byte of a physical page, and nothing in the segment changed it after that.
+    pub fn written_by_device(&self, page: u64, offset: usize) -> bool {
+        let found = self.device.binary_search_by_key(&page, |page| page.page).ok();
+        let Some(page) = found.and_then(|at| self.device.get(at)) else { return false };
+        let line = offset / LINE_BYTES;
+        if line >= 64 || page.lines >> line & 1 == 0 {
+            return false;
+        }
+        let rank = (page.lines & ((1 << line) - 1)).count_ones() as usize;
+        page.bytes.get(rank).is_some_and(|bytes| bytes >> (offset % LINE_BYTES) & 1 != 0)
+    }
+
     /// The lines of a physical page, if it was touched.
     pub fn page(&self, number: u64) -> Option<&PageLines> {
         self.pages.binary_search_by_key(&number, |lines| lines.page).ok().and_then(|at| self.pages.get(at))
@@ -65,6 +91,7 @@ impl IndexWriter {
         mapped: &[(u32, Target)],
         opaque: &HashMap<u32, u64>,
         shadow: &Shadow,
+        device: &DeviceBytes,
         into: &mut Vec<u8>,
     ) -> std::io::Result<()> {
         self.sets.clear();
@@ -93,6 +120,7 @@ impl IndexWriter {
             varint::write(&mut self.sets, u64::from(name));
             varint::write(&mut self.sets, count);
         }
+        self.write_device(device);
         into.clear();
         into.extend([0; 16]);
         for (part, raw) in [&self.sets, &self.contents].into_iter().enumerate() {
@@ -111,6 +139,20 @@ impl IndexWriter {
             varint::write(&mut self.sets, u64::from(page - last));
             last = page;
             write_target(&mut self.sets, target);
+        }
+    }
+
+    fn write_device(&mut self, device: &DeviceBytes) {
+        varint::write(&mut self.sets, device.pages().count() as u64);
+        let mut last = 0;
+        for (page, lines) in device.pages() {
+            varint::write(&mut self.sets, page - last);
+            last = page;
+            let set = (0..64).filter(|line| lines[*line] != 0).fold(0u64, |set, line| set | 1 << line);
+            self.sets.extend(set.to_le_bytes());
+            for bytes in lines.iter().filter(|bytes| **bytes != 0) {
+                self.sets.extend(bytes.to_le_bytes());
+            }
         }
     }
 
@@ -207,11 +249,41 @@ impl<'a> PackedIndex<'a> {
             let name = u32::try_from(next()?).map_err(|_| SegmentError::Head)?;
             index.opaque.push((name, next()?));
         }
+        // The first traces ended here.
+        if at != bytes.len() {
+            index.device = device_pages(&bytes, &mut at, &index)?;
+        }
         if at != bytes.len() {
             return Err(SegmentError::Head);
         }
         Ok(index)
     }
+}
+
+/// What of `index` a device wrote: it must have been written, and be known.
+fn device_pages(bytes: &[u8], at: &mut usize, index: &Index) -> Result<Vec<DevicePage>, SegmentError> {
+    let mut pages = Vec::new();
+    let mut last = None;
+    for _ in 0..varint::read(bytes, at).map_err(|_| SegmentError::Head)? {
+        let delta = varint::read(bytes, at).map_err(|_| SegmentError::Head)?;
+        let page = rising(&mut last, delta, 1 << 52)?;
+        let lines = set(bytes, at)?;
+        let touched = index.page(page).ok_or(SegmentError::Head)?;
+        if lines == 0 || lines & !touched.written != 0 {
+            return Err(SegmentError::Head);
+        }
+        let mut written = Vec::with_capacity(lines.count_ones() as usize);
+        for line in (0..64).filter(|line| lines >> line & 1 != 0) {
+            let rank = (touched.written & ((1 << line) - 1)).count_ones() as usize;
+            let (these, known) = (set(bytes, at)?, touched.known.get(rank).copied().unwrap_or_default());
+            if these == 0 || these & !known != 0 {
+                return Err(SegmentError::Head);
+            }
+            written.push(these);
+        }
+        pages.push(DevicePage { page, lines, bytes: written });
+    }
+    Ok(pages)
 }
 
 /// The next number of a rising list, from its distance to the one before (the first: to 0).

@@ -4,6 +4,7 @@
 //! in which a replay asks for them. What is predicted and when is said in `SPEC.md`; the two modules are its two halves.
 
 pub mod cursor;
+pub mod device_bytes;
 pub mod encoder;
 pub mod index;
 mod target;
@@ -67,8 +68,24 @@ pub mod control {
     pub const DEVICE_WRITES: u8 = 8;
     /// Another vCPU runs from this block on.
     pub const VCPU: u8 = 16;
-    /// All bits with a meaning.
-    pub const ALL: u8 = 31;
+    /// Further discontinuities follow the one after the block, with no instruction between them.
+    pub const FURTHER: u8 = 32;
+    /// All bits that this version reads.
+    pub const READ: u8 = BLOCK | STARTED | DISCONTINUITY | DEVICE_WRITES | FURTHER;
+}
+
+/// Causes of discontinuities. Those from 0 to 7 are entries of the ARM vector table.
+pub mod cause {
+    /// An interrupt: the vector table's entry for IRQ.
+    pub const IRQ: u8 = 6;
+    /// A fast interrupt: the vector table's entry for FIQ.
+    pub const FIQ: u8 = 7;
+    /// The processor was reset.
+    pub const RESET: u8 = 8;
+    /// QEMU did for the guest what an instruction asked for, such as PSCI or semihosting.
+    pub const HOST_CALL: u8 = 9;
+    /// Not known.
+    pub const UNKNOWN: u8 = 255;
 }
 
 /// Bits of the first byte of an opaque instruction's access.
@@ -235,6 +252,21 @@ fn write_payload(
 pub struct Streams(pub [Vec<u8>; STREAMS]);
 
 impl Streams {
+    /// How many bytes each stream has before compression, from what follows the head, without unpacking anything.
+    pub fn lengths(rest: &[u8]) -> Result<[u32; STREAMS], SegmentError> {
+        let (count, rest) = rest.split_first_chunk::<4>().ok_or(SegmentError::Head)?;
+        let count = u32::from_le_bytes(*count) as usize;
+        if count > STREAMS {
+            return Err(SegmentError::Head);
+        }
+        let table = rest.get(..8 * count).ok_or(SegmentError::Head)?;
+        let mut lengths = [0; STREAMS];
+        for (length, entry) in lengths.iter_mut().zip(table.chunks_exact(8)) {
+            *length = u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]);
+        }
+        Ok(lengths)
+    }
+
     /// Unpacks what follows the head. Streams that an older ktracer did not know are empty.
     pub fn read(rest: &[u8]) -> Result<Streams, SegmentError> {
         let (count, rest) = rest.split_first_chunk::<4>().ok_or(SegmentError::Head)?;

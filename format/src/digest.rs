@@ -11,8 +11,9 @@ const ADDRESS_MULTIPLIER: u64 = 0xd6e8_feb8_6659_fd93;
 pub struct Digest(pub u64);
 
 impl Digest {
+    /// Takes in one input.
     #[inline]
-    fn mix(&mut self, input: u64) {
+    pub(crate) fn mix(&mut self, input: u64) {
         self.0 = (self.0.rotate_left(29) ^ input).wrapping_mul(MULTIPLIER);
     }
 
@@ -26,7 +27,13 @@ impl Digest {
     /// One block that was entered at `address`, and how many of its instructions started.
     #[inline]
     pub fn block(&mut self, address: u32, started: u32) {
-        self.mix((u64::from(address) | u64::from(started) << 32).wrapping_mul(ADDRESS_MULTIPLIER));
+        self.mix(Self::of_block(address, started));
+    }
+
+    /// The input that stands for a block.
+    #[inline]
+    pub(crate) fn of_block(address: u32, started: u32) -> u64 {
+        (u64::from(address) | u64::from(started) << 32).wrapping_mul(ADDRESS_MULTIPLIER)
     }
 }
 

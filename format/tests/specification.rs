@@ -214,11 +214,13 @@ fn written_by_devices() -> Finished {
 struct Twice;
 
 impl InitialMemory for Twice {
-    fn fill(&mut self, _: u64, _: &mut [u8; 4096], _: &mut [u64; 64]) -> bool {
+    fn fill(&self, _: u64, _: &mut [u8; 4096], _: &mut [u64; 64]) {}
+
+    fn is_read_only(&self, _: u64) -> bool {
         false
     }
 
-    fn canonical(&mut self, page: u64) -> u64 {
+    fn canonical(&self, page: u64) -> u64 {
         if page == 2 { 1 } else { page }
     }
 }

@@ -1,18 +1,25 @@
-//! Turns the events of an execution into segments. The recorder's encoder thread spends its time here.
+//! Turns the events of one segment's execution into its record. The recorder's encoder threads spend their time here.
 //!
 //! It relies on being told every event in order: a block entered, its accesses, how many of its instructions
 //! started, a discontinuity. Prediction is the mirror image of what a replay does, see `SPEC.md`.
+//!
+//! A [`SegmentEncoder`] carries nothing of memory from one segment to the next, so several can encode different segments
+//! side by side. What depends on all segments before, a segment's index, is [`Committer`]'s part.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::sync::Arc;
 
+use super::commit::Committer;
 use super::device_bytes::DeviceBytes;
-use super::index::IndexWriter;
+use super::devices::Devices;
+use super::local_memory::{AccessKind, FirstSight, LocalMemory, Pages, line};
 use super::target::write_target;
+use super::translations::{Behind, Translations};
 use super::{
     CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, STREAMS, Stream, access, control, surprise, write_payload,
 };
 use crate::digest::Digest;
-use crate::shadow::{Behaviour, Mapping, PAGE_BYTES, Page, Shadow, Target, known_bits, within_line};
+use crate::shadow::{PAGE_BYTES, Target, mask_of_bytes};
 use crate::varint;
 
 /// A block's number in the dictionary.
@@ -47,13 +54,15 @@ pub struct BlockTraits {
     pub opaque: Box<[OpaqueInstruction]>,
 }
 
-/// What is known of memory before the first instruction; fills pages that the recording meets for the first time.
-pub trait InitialMemory {
+/// What is known of memory before the first instruction.
+pub trait InitialMemory: Send + Sync {
     /// Fills `data` with the bytes of physical page `page` and sets a bit of `known` (one word a 64-byte line) for
-    /// each that is known. Returns whether the page is read-only memory, in which stores are dropped.
-    fn fill(&mut self, page: u64, data: &mut [u8; PAGE_BYTES], known: &mut [u64; 64]) -> bool;
+    /// each that is known.
+    fn fill(&self, page: u64, data: &mut [u8; PAGE_BYTES], known: &mut [u64; 64]);
+    /// Whether the page is read-only memory, in which stores are dropped.
+    fn is_read_only(&self, page: u64) -> bool;
     /// The one physical page number by which memory that shows at several is known.
-    fn canonical(&mut self, page: u64) -> u64;
+    fn canonical(&self, page: u64) -> u64;
 }
 
 /// No initial memory was captured: nothing is known of any page.
@@ -61,20 +70,45 @@ pub trait InitialMemory {
 pub struct UnknownMemory;
 
 impl InitialMemory for UnknownMemory {
-    fn fill(&mut self, _: u64, _: &mut [u8; PAGE_BYTES], _: &mut [u64; 64]) -> bool {
+    fn fill(&self, _: u64, _: &mut [u8; PAGE_BYTES], _: &mut [u64; 64]) {}
+
+    fn is_read_only(&self, _: u64) -> bool {
         false
     }
 
-    fn canonical(&mut self, page: u64) -> u64 {
+    fn canonical(&self, page: u64) -> u64 {
         page
     }
 }
 
+/// What the encoder can't make a segment of.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// The recorder has not told what is behind a page.
+    #[error(
+        "an access to {address:#010x}, whose page QEMU has not shown to the tracer: this is a bug in ktracer"
+    )]
+    Unmapped {
+        /// Virtual address of the access.
+        address: u32,
+    },
+    /// A block without a number.
+    #[error("block {0} was entered before it was defined: this is a bug in ktracer")]
+    UnknownBlock(u32),
+}
+
+/// What is looked at when a block is entered or left.
 #[derive(Debug)]
 struct BlockState {
-    traits: BlockTraits,
+    /// What the digest takes in of a block all of whose instructions started.
+    digest: u64,
+    instructions: u32,
+    /// The generation in which nothing about entering and leaving it needs a closer look: it has been entered, is the
+    /// one expected at its entry point, is expected to start all of its instructions, and none of them is opaque.
+    settled: u32,
+    /// The generation in which it was entered.
+    entered: u32,
     entry: u32,
-    generation: u32,
     /// How many instructions it is expected to start.
     expected_started: u32,
 }
@@ -99,6 +133,32 @@ pub const LAST_STARTED: u16 = u16::MAX;
 
 const NO_BLOCK: u32 = u32::MAX;
 const VIRTUAL_PAGES: usize = 1 << 20;
+/// The physical address of a device access that is not known.
+pub const UNKNOWN_PHYSICAL: u64 = u64::MAX;
+
+/// An encoded segment, before its place in the recording is known.
+#[derive(Debug, Default)]
+pub struct Encoded {
+    /// The segment record's payload; the position of the first instruction in it is 0.
+    pub(super) payload: Vec<u8>,
+    pub(super) head: Head,
+    pub(super) discontinuities: u64,
+    /// Blocks that were entered, rising.
+    pub(super) run: Vec<u32>,
+    /// What was behind the virtual pages that were accessed, by rising page.
+    pub(super) mapped: Vec<(u32, Target)>,
+    pub(super) opaque_counts: HashMap<u32, u64>,
+    pub(super) pages: Pages,
+    pub(super) sights: Vec<FirstSight>,
+    pub(super) device_bytes: DeviceBytes,
+}
+
+impl Encoded {
+    /// What the segment says of itself; the position of its first instruction is not known yet.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+}
 
 /// A finished segment with its index, ready to be written as two records.
 #[derive(Debug, Default)]
@@ -113,20 +173,45 @@ pub struct Finished {
     pub discontinuities: u64,
 }
 
+/// What an access meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Memory: a page of the pool.
+    Ram(u32),
+    /// Memory in which stores are dropped.
+    Rom(u32),
+    Device,
+}
+
+impl Place {
+    /// The page that a load sees.
+    fn page(self) -> Option<u32> {
+        match self {
+            Place::Ram(page) | Place::Rom(page) => Some(page),
+            Place::Device => None,
+        }
+    }
+}
+
 /// See the [module](self).
-pub struct Encoder<M> {
-    memory: M,
-    shadow: Shadow,
+pub struct SegmentEncoder<M> {
+    initial: Arc<M>,
+    memory: LocalMemory,
     generation: u32,
     blocks: Vec<BlockState>,
+    traits: Vec<BlockTraits>,
     entries: Vec<EntryPoint>,
     entry_numbers: HashMap<u64, u32>,
-    /// What is behind each virtual page as last told, in all of the recording; `None` if never told.
-    targets: Box<[Option<Target>]>,
-    read_only: HashSet<u64>,
+    /// What is behind each virtual page as last told, in all of the recording.
+    translations: Translations,
+    /// What the segment has said is behind each virtual page, with the generation in which it did.
+    shown: Box<[(u32, Target)]>,
     canonical: HashMap<u64, u64>,
-    /// Pages mapped in this segment whose mapping has changed since.
-    remapped: HashSet<u32>,
+    devices: Devices,
+    /// What answers the next access, if that was told.
+    next_device: Option<(NameId, u64)>,
+    /// The translation context of the access under way.
+    context: u8,
 
     head: Head,
     streams: [Vec<u8>; STREAMS],
@@ -134,6 +219,7 @@ pub struct Encoder<M> {
     current: u32,
     flags: u8,
     ordinal: u32,
+    next_checkpoint: u32,
     next_control: u32,
     accesses: u64,
     block_first_access: u64,
@@ -146,6 +232,7 @@ pub struct Encoder<M> {
     /// Device writes since the last block.
     device_writes: u64,
     device_bytes: DeviceBytes,
+    sights: Vec<FirstSight>,
     run: Vec<u32>,
     /// Virtual pages mapped in this segment.
     mapped: Vec<u32>,
@@ -153,33 +240,37 @@ pub struct Encoder<M> {
     discontinuities: u64,
     /// Instructions before the last translation entry.
     last_translation: u64,
+    error: Option<EncodeError>,
     compressor: zstd::bulk::Compressor<'static>,
-    index: IndexWriter,
 }
 
-/// zstd's level for everything in segments: the encoder thread's time is what limits recording.
+/// zstd's level for everything in segments: the encoder threads' time is what limits recording.
 pub const COMPRESSION_LEVEL: i32 = 1;
 
-impl<M: InitialMemory> Encoder<M> {
+impl<M: InitialMemory> SegmentEncoder<M> {
     /// An encoder with an empty dictionary.
-    pub fn new(memory: M) -> std::io::Result<Self> {
-        Ok(Encoder {
-            memory,
-            shadow: Shadow::new(usize::MAX),
+    pub fn new(initial: Arc<M>) -> std::io::Result<Self> {
+        Ok(SegmentEncoder {
+            initial,
+            memory: LocalMemory::new(),
             generation: 0,
             blocks: Vec::new(),
+            traits: Vec::new(),
             entries: Vec::new(),
             entry_numbers: HashMap::new(),
-            targets: vec![None; VIRTUAL_PAGES].into_boxed_slice(),
-            read_only: HashSet::new(),
+            translations: Translations::default(),
+            shown: vec![(0, Target::Device); VIRTUAL_PAGES].into_boxed_slice(),
             canonical: HashMap::new(),
-            remapped: HashSet::new(),
+            devices: Devices::default(),
+            next_device: None,
+            context: 0,
             head: Head::default(),
             streams: Default::default(),
             digest: Digest::default(),
             current: NO_BLOCK,
             flags: 0,
             ordinal: 0,
+            next_checkpoint: CHECKPOINT_BLOCKS,
             next_control: 0,
             accesses: 0,
             block_first_access: 0,
@@ -190,13 +281,14 @@ impl<M: InitialMemory> Encoder<M> {
             further: Vec::new(),
             device_writes: 0,
             device_bytes: DeviceBytes::default(),
+            sights: Vec::new(),
             run: Vec::new(),
             mapped: Vec::new(),
             opaque_counts: HashMap::new(),
             discontinuities: 0,
             last_translation: 0,
+            error: None,
             compressor: zstd::bulk::Compressor::new(COMPRESSION_LEVEL)?,
-            index: IndexWriter::new()?,
         })
     }
 
@@ -210,57 +302,92 @@ impl<M: InitialMemory> Encoder<M> {
             (entries.len() - 1) as u32
         });
         self.entries[entry as usize].blocks.push(id);
-        let expected_started = u32::from(traits.instructions);
-        self.blocks.push(BlockState { traits, entry, generation: 0, expected_started });
+        let instructions = u32::from(traits.instructions);
+        self.blocks.push(BlockState {
+            digest: Digest::of_block(traits.address, instructions),
+            instructions,
+            settled: 0,
+            entered: 0,
+            entry,
+            expected_started: instructions,
+        });
+        self.traits.push(traits);
         BlockId(id)
     }
 
-    /// Starts a segment at position `first` with all registers. Blocks entered so far must have ended.
-    pub fn begin_segment(&mut self, first: u64, vcpu: u32, registers: &[u32]) {
-        self.generation += 1;
+    /// How many blocks the dictionary has.
+    pub fn block_count(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Starts a segment with all registers. Only the first `dictionary` blocks can be expected without being named.
+    pub fn begin(&mut self, dictionary: u32, vcpu: u32, registers: &[u32]) {
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            // After four thousand million segments the old marks would look fresh again.
+            self.blocks.iter_mut().for_each(|block| (block.settled, block.entered) = (0, 0));
+            self.entries.iter_mut().for_each(|entry| entry.generation = 0);
+            self.shown.iter_mut().for_each(|shown| shown.0 = 0);
+            self.generation = 1;
+        }
         self.flags = 0;
         self.pending.clear();
         self.further.clear();
         self.device_writes = 0;
         self.device_bytes.forget();
-        self.shadow.begin_segment();
-        self.remapped.clear();
+        self.memory.begin_segment();
         for stream in &mut self.streams {
             stream.clear();
         }
-        self.head = Head {
-            first,
-            vcpu,
-            dictionary: self.blocks.len() as u32,
-            registers: registers.to_vec(),
-            ..Head::default()
-        };
+        self.head = Head { vcpu, dictionary, registers: registers.to_vec(), ..Head::default() };
         self.digest = Digest::default();
         self.current = NO_BLOCK;
         self.ordinal = 0;
+        self.next_checkpoint = CHECKPOINT_BLOCKS;
         self.next_control = 0;
         self.accesses = 0;
         self.last_surprise = 0;
+        self.sights.clear();
         self.run.clear();
         self.mapped.clear();
         self.opaque_counts.clear();
         self.discontinuities = 0;
         self.last_translation = 0;
+        self.next_device = None;
+        self.error = None;
     }
 
     /// A block was entered. The one before it must have ended.
-    #[inline]
+    #[inline(always)]
     pub fn enter_block(&mut self, id: BlockId) {
-        if self.ordinal % CHECKPOINT_BLOCKS == 0 && self.ordinal > 0 {
-            self.streams[Stream::Checkpoints as usize].extend(self.digest.0.to_le_bytes());
+        if self.ordinal == self.next_checkpoint {
+            self.checkpoint();
         }
         self.current = id.0;
         self.block_first_access = self.accesses;
-        let block = &mut self.blocks[id.0 as usize];
-        if block.generation != self.generation {
-            block.generation = self.generation;
-            block.expected_started = u32::from(block.traits.instructions);
-            self.run.push(id.0);
+        if self.blocks.get(id.0 as usize).is_none_or(|block| block.settled != self.generation) {
+            self.enter_slowly(id.0);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn checkpoint(&mut self) {
+        self.next_checkpoint += CHECKPOINT_BLOCKS;
+        self.streams[Stream::Checkpoints as usize].extend(self.digest.0.to_le_bytes());
+    }
+
+    #[inline(never)]
+    fn enter_slowly(&mut self, id: u32) {
+        let Some(block) = self.blocks.get_mut(id as usize) else {
+            self.error.get_or_insert(EncodeError::UnknownBlock(id));
+            self.current = NO_BLOCK;
+            return;
+        };
+        if block.entered != self.generation {
+            block.entered = self.generation;
+            block.expected_started = block.instructions;
+            self.run.push(id);
         }
         let entry = &mut self.entries[block.entry as usize];
         if entry.generation != self.generation {
@@ -268,33 +395,65 @@ impl<M: InitialMemory> Encoder<M> {
             let known = self.head.dictionary;
             entry.expected = entry.blocks.iter().rev().copied().find(|&id| id < known).unwrap_or(NO_BLOCK);
         }
-        if entry.expected != id.0 {
-            entry.expected = id.0;
+        let expected = std::mem::replace(&mut entry.expected, id);
+        if expected != id {
             self.flags |= control::BLOCK;
+            if let Some(other) = self.blocks.get_mut(expected as usize) {
+                other.settled = 0;
+            }
+        }
+        self.settle(id);
+    }
+
+    /// Notes whether the block needs no closer look from now on.
+    fn settle(&mut self, id: u32) {
+        let Some(block) = self.blocks.get_mut(id as usize) else { return };
+        let is_plain = block.expected_started == block.instructions
+            && self.traits.get(id as usize).is_some_and(|traits| traits.opaque.is_empty());
+        block.settled = if is_plain { self.generation } else { 0 };
+    }
+
+    /// The block under way has ended, and all of its instructions had started.
+    #[inline(always)]
+    pub fn end_whole_block(&mut self) {
+        let Some(block) = self.blocks.get(self.current as usize) else { return };
+        if block.settled == self.generation && self.flags == 0 {
+            self.digest.mix(block.digest);
+            self.head.instructions += u64::from(block.instructions);
+            self.ordinal += 1;
+            self.current = NO_BLOCK;
+        } else {
+            let instructions = block.instructions;
+            self.end_block(instructions);
         }
     }
 
     /// The block under way has ended after `started` of its instructions had started.
-    #[inline]
+    #[inline(never)]
     pub fn end_block(&mut self, started: u32) {
-        let Some(block) = self.blocks.get_mut(self.current as usize) else { return };
-        self.digest.block(block.traits.address, started);
+        let current = self.current;
+        let Some(block) = self.blocks.get_mut(current as usize) else { return };
+        let Some(traits) = self.traits.get(current as usize) else { return };
+        self.digest.block(traits.address, started);
         self.head.instructions += u64::from(started);
         if block.expected_started != started {
             block.expected_started = started;
             self.flags |= control::STARTED;
+            self.settle(current);
         }
-        if !block.traits.opaque.is_empty() {
+        if self.traits.get(current as usize).is_some_and(|traits| !traits.opaque.is_empty()) {
             self.end_opaque(started);
-        }
-        if self.device_writes > 0 {
-            self.flags |= control::DEVICE_WRITES;
         }
         if self.flags != 0 {
             self.write_control(started);
         }
         self.ordinal += 1;
         self.current = NO_BLOCK;
+    }
+
+    /// The address and mode of the block under way, and how many instructions it has.
+    pub fn current_block(&self) -> Option<BlockId> {
+        (self.current != NO_BLOCK).then_some(BlockId(self.current))
     }
 
     /// The block under way was followed by a discontinuity: `cause` as `SPEC.md` defines, all registers after it.
@@ -344,10 +503,10 @@ impl<M: InitialMemory> Encoder<M> {
     }
 
     fn end_opaque(&mut self, started: u32) {
-        let Some(block) = self.blocks.get(self.current as usize) else { return };
+        let Some(traits) = self.traits.get(self.current as usize) else { return };
         let stream = &mut self.streams[Stream::OpaqueAccesses as usize];
         let mut accesses = self.opaque.drain(..).peekable();
-        for instruction in block.traits.opaque.iter().take_while(|opaque| u32::from(opaque.index) < started) {
+        for instruction in traits.opaque.iter().take_while(|opaque| u32::from(opaque.index) < started) {
             *self.opaque_counts.entry(instruction.name.0).or_default() += 1;
             if !instruction.memory {
                 continue;
@@ -393,21 +552,20 @@ impl<M: InitialMemory> Encoder<M> {
             done += length;
         }
         self.note_device_write(run, bytes);
+        // A store to one of these bytes makes them the processor's again, so each takes a closer look from now on.
+        self.memory.forget_contexts();
+        if self.device_writes > 0 {
+            self.flags |= control::DEVICE_WRITES;
+        }
     }
 
     fn device_write_page(&mut self, number: u64, offset: usize, bytes: &[u8]) {
-        let (memory, read_only) = (&mut self.memory, &mut self.read_only);
-        let key = self.shadow.touch(number, |page: &mut Page| {
-            if memory.fill(page.number, &mut page.data, &mut page.ever) {
-                read_only.insert(page.number);
-            }
-        });
-        let page = self.shadow.page_at_mut(key);
-        page.data[offset..offset + bytes.len()].copy_from_slice(bytes);
-        for at in offset..offset + bytes.len() {
-            page.known[at / 64] |= 1 << (at % 64);
-            page.ever[at / 64] |= 1 << (at % 64);
-            page.written |= 1 << (at / 64);
+        let key = self.memory.touch(number);
+        let page = self.memory.page_mut(key);
+        page.device = true;
+        for (at, byte) in (offset..).zip(bytes) {
+            page.set_byte(at, *byte);
+            page.lines[at / 64] |= line::WRITTEN;
         }
         self.device_bytes.written(number, offset, bytes.len());
     }
@@ -422,76 +580,78 @@ impl<M: InitialMemory> Encoder<M> {
     }
 
     fn canonical_page(&mut self, page: u64) -> u64 {
-        let memory = &mut self.memory;
-        *self.canonical.entry(page).or_insert_with(|| memory.canonical(page))
+        let initial = &self.initial;
+        *self.canonical.entry(page).or_insert_with(|| initial.canonical(page))
     }
 
-    /// What is behind the virtual page of `address` is `target` from the next access on.
+    /// What is behind the virtual page of `address` is `target` from the next access on, for loads and stores alike.
     pub fn map(&mut self, address: u32, target: Target) {
-        let target = match target.physical_page() {
-            None => target,
-            Some(page) => Target::Ram(self.canonical_page(page)),
-        };
-        let slot = &mut self.targets[(address >> 12) as usize & (VIRTUAL_PAGES - 1)];
-        if *slot != Some(target) {
-            *slot = Some(target);
-            if self.shadow.mapping(address).is_some() {
-                self.remapped.insert(address >> 12);
-                self.shadow.unmap(address);
-            }
+        self.translate(0, address, Behind::both(target));
+    }
+
+    /// What is behind the virtual page of `address` for accesses of a translation context (at most 15) is this from the next
+    /// access on.
+    pub fn translate(&mut self, context: u8, address: u32, behind: Behind) {
+        if self.translations.set(context, address, behind) {
+            self.memory.unmap(address);
         }
     }
 
-    #[inline]
-    fn mapping(&mut self, address: u32) -> Mapping {
-        match self.shadow.mapping(address) {
-            Some(mapping) => mapping,
-            None => self.mapping_slowly(address),
-        }
+    /// A device that answers at some physical addresses, for device accesses of which [`device`](Self::device) is not told.
+    pub fn device_range(&mut self, first: u64, last: u64, name: NameId) {
+        self.devices.set(first, last, name);
     }
 
-    /// The mappings of an access's first and last byte. Pages that changed are named before those that are new: a
-    /// replay meets them in this order.
-    fn mappings(&mut self, address: u32, bytes: usize) -> [Mapping; 2] {
+    /// The target of an access in the context under way.
+    fn target(&mut self, address: u32, store: bool) -> Option<Target> {
+        let behind = self.translations.get(self.context, address)?;
+        let page = self.canonical_page(behind.page());
+        let initial = &self.initial;
+        Some(behind.target(store, page, || initial.is_read_only(page)))
+    }
+
+    /// The places of an access's first and last byte. Pages that changed are named before those that are new: a replay
+    /// meets them in this order.
+    fn places(&mut self, address: u32, bytes: usize, store: bool) -> [Place; 2] {
         let last = address.wrapping_add(bytes as u32 - 1);
-        if !self.remapped.is_empty() {
-            for address in [address, last] {
-                if self.remapped.contains(&(address >> 12)) {
-                    self.mapping_slowly(address);
+        let mut targets = [Target::Device; 2];
+        for (target, address) in targets.iter_mut().zip([address, last]) {
+            match self.target(address, store) {
+                Some(known) => *target = known,
+                None => {
+                    self.error.get_or_insert(EncodeError::Unmapped { address });
                 }
             }
         }
-        [self.mapping(address), self.mapping(last)]
-    }
-
-    #[cold]
-    fn mapping_slowly(&mut self, address: u32) -> Mapping {
-        let mut target =
-            self.targets[(address >> 12) as usize & (VIRTUAL_PAGES - 1)].unwrap_or(Target::Device);
-        let (memory, read_only) = (&mut self.memory, &mut self.read_only);
-        let map = |shadow: &mut Shadow, target: Target, read_only: &mut HashSet<u64>, memory: &mut M| {
-            shadow.map(address, target, |page: &mut Page| {
-                if memory.fill(page.number, &mut page.data, &mut page.ever) {
-                    read_only.insert(page.number);
-                }
-            })
-        };
-        let mut mapping = map(&mut self.shadow, target, read_only, memory);
-        if let Target::Ram(page) = target {
-            if self.read_only.contains(&page) {
-                target = Target::Rom(page);
-                mapping = map(&mut self.shadow, target, &mut self.read_only, memory);
+        for (target, address) in targets.into_iter().zip([address, last]) {
+            let shown = &mut self.shown[(address >> 12) as usize % VIRTUAL_PAGES];
+            if shown.0 == self.generation && shown.1 != target {
+                *shown = (self.generation, target);
+                self.memory.unmap(address);
+                self.surprise(surprise::REMAP);
+                varint::write(&mut self.streams[Stream::Mappings as usize], u64::from(address >> 12));
+                write_target(&mut self.streams[Stream::Mappings as usize], target);
             }
         }
-        let remapped = self.remapped.remove(&(address >> 12));
-        if !remapped {
-            self.mapped.push(address >> 12);
-        } else {
-            self.surprise(surprise::REMAP);
-            varint::write(&mut self.streams[Stream::Mappings as usize], u64::from(address >> 12));
+        for (target, address) in targets.into_iter().zip([address, last]) {
+            let shown = &mut self.shown[(address >> 12) as usize % VIRTUAL_PAGES];
+            if shown.0 != self.generation {
+                *shown = (self.generation, target);
+                self.mapped.push(address >> 12);
+                write_target(&mut self.streams[Stream::Mappings as usize], target);
+            }
         }
-        write_target(&mut self.streams[Stream::Mappings as usize], target);
-        mapping
+        let mut places = [Place::Device; 2];
+        for ((place, target), address) in places.iter_mut().zip(targets).zip([address, last]) {
+            let Some(number) = target.physical_page() else { continue };
+            let page = self.memory.touch(number);
+            let is_ram = matches!(target, Target::Ram(_));
+            *place = if is_ram { Place::Ram(page) } else { Place::Rom(page) };
+            if !store || (is_ram && !self.memory.page_mut(page).device) {
+                self.memory.allow(self.context, address, page, store);
+            }
+        }
+        places
     }
 
     fn surprise(&mut self, kind: u64) {
@@ -500,131 +660,138 @@ impl<M: InitialMemory> Encoder<M> {
         self.last_surprise = self.accesses;
     }
 
-    /// A modelled instruction loaded `value` (zero-extended) of `bytes` bytes (1, 2, 4, 8) at `address`.
-    #[inline]
-    pub fn load(&mut self, address: u32, bytes: u8, value: u64) {
-        self.digest.access(address, bytes, false, value);
-        let (offset, size) = (address as usize % PAGE_BYTES, usize::from(bytes));
-        if let Some(mapping) = self.shadow.mapping(address) {
-            if within_line(address, size) && mapping.behaviour != Behaviour::Device {
-                let page = self.shadow.page_mut(mapping);
-                let (line, bits) = (offset / 64, known_bits(offset, size));
-                if page.known[line] & bits == bits && page.value(offset, size) == value {
-                    page.read |= 1 << line;
-                    self.accesses += 1;
-                    return;
-                }
+    /// The next access, which must follow at once, is one to device `name` at a physical address.
+    pub fn device(&mut self, name: NameId, physical: u64) {
+        self.next_device = Some((name, physical));
+    }
+
+    /// Names the device of the access at hand, if one of its places is one.
+    fn note_device(&mut self, address: u32, bytes: usize, places: [Place; 2]) -> bool {
+        let Some(which) = places.iter().position(|place| *place == Place::Device) else { return false };
+        let (name, physical) = match self.next_device.take() {
+            Some(told) => told,
+            None => {
+                let address =
+                    if which == 0 { address } else { address.wrapping_add(bytes as u32 - 1) & !0xfff };
+                let behind = self.translations.get(self.context, address);
+                let physical = behind
+                    .map_or(UNKNOWN_PHYSICAL, |behind| behind.page() << 12 | u64::from(address & 0xfff));
+                let name = self.devices.at(physical);
+                (name, physical)
             }
+        };
+        let stream = &mut self.streams[Stream::Devices as usize];
+        varint::write(stream, u64::from(name.0));
+        varint::write(stream, physical);
+        true
+    }
+
+    /// A modelled instruction loaded `value` (zero-extended) of `bytes` bytes (1, 2, 4, 8) at `address`.
+    pub fn load(&mut self, address: u32, bytes: u8, value: u64) {
+        self.access(0, address, AccessKind { size: u32::from(bytes).trailing_zeros(), store: false }, value);
+    }
+
+    /// A modelled instruction stored `value` (zero-extended) of `bytes` bytes (1, 2, 4, 8) at `address`.
+    pub fn store(&mut self, address: u32, bytes: u8, value: u64) {
+        self.access(0, address, AccessKind { size: u32::from(bytes).trailing_zeros(), store: true }, value);
+    }
+
+    /// A modelled instruction made an access in a translation context; `value` is zero-extended.
+    #[inline(always)]
+    pub fn access(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) {
+        self.digest.access(address, 1 << kind.size, kind.store, value);
+        if !self.memory.access(context, address, kind, value) {
+            self.access_slowly(context, address, kind, value);
         }
-        self.load_slowly(address, size, value);
+        self.accesses += 1;
     }
 
     #[cold]
     #[inline(never)]
-    fn load_slowly(&mut self, address: u32, size: usize, value: u64) {
-        let mappings = self.mappings(address, size);
-        let device = mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device);
+    fn access_slowly(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) {
+        self.context = context;
+        let bytes = 1 << kind.size;
+        if kind.store {
+            self.write_bytes(address, &value.to_le_bytes()[..bytes]);
+        } else {
+            self.load_slowly(address, bytes, value);
+        }
+    }
+
+    fn load_slowly(&mut self, address: u32, bytes: usize, value: u64) {
+        let places = self.places(address, bytes, false);
+        let device = self.note_device(address, bytes, places);
         let (mut known, mut same) = (true, true);
         if !device {
-            for (at, byte) in value.to_le_bytes().into_iter().take(size).enumerate() {
-                let address = address.wrapping_add(at as u32);
-                let offset = address as usize % PAGE_BYTES;
-                let page = self.shadow.page_mut(
-                    if at > 0 && address >> 12 != (address.wrapping_sub(at as u32)) >> 12 {
-                        mappings[1]
-                    } else {
-                        mappings[0]
-                    },
-                );
-                let (line, bit) = (offset / 64, 1 << (offset % 64));
-                let is_known = page.known[line] & bit != 0;
-                let is_same = page.data[offset] == byte;
-                known &= is_known;
-                same &= is_same;
-                if !is_same || page.ever[line] & bit == 0 {
-                    // Something other than a store of this processor changed it, or it was never seen before.
-                    page.written |= 1 << line;
-                    if !self.device_bytes.is_empty() {
-                        self.device_bytes.changed(page.number, line, bit);
-                    }
-                }
-                page.read |= 1 << line;
-                page.known[line] |= bit;
-                page.ever[line] |= bit;
-                page.data[offset] = byte;
-            }
+            (known, same) = self.see_bytes(address, &value.to_le_bytes()[..bytes], places);
         }
         if device || !known || !same {
             if !device && known {
                 self.surprise(surprise::VALUE);
             }
-            self.streams[Stream::Values as usize].extend(&value.to_le_bytes()[..size]);
+            self.streams[Stream::Values as usize].extend(&value.to_le_bytes()[..bytes]);
         }
-        self.accesses += 1;
     }
 
-    /// A modelled instruction stored `value` (zero-extended) of `bytes` bytes (1, 2, 4, 8) at `address`.
-    #[inline]
-    pub fn store(&mut self, address: u32, bytes: u8, value: u64) {
-        self.digest.access(address, bytes, true, value);
-        let (offset, size) = (address as usize % PAGE_BYTES, usize::from(bytes));
-        if let Some(mapping) = self.shadow.mapping(address) {
-            if within_line(address, size) && mapping.behaviour == Behaviour::Ram {
-                let page = self.shadow.page_mut(mapping);
-                let (line, bits) = (offset / 64, known_bits(offset, size));
-                page.known[line] |= bits;
-                page.ever[line] |= bits;
-                page.written |= 1 << line;
-                page.set_value(offset, size, value);
-                if !self.device_bytes.is_empty() {
-                    self.device_bytes.changed(page.number, line, bits);
-                }
-                self.accesses += 1;
-                return;
-            }
-        }
-        self.store_slowly(address, size, value);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn store_slowly(&mut self, address: u32, size: usize, value: u64) {
-        self.write_bytes(address, &value.to_le_bytes()[..size]);
-        self.accesses += 1;
-    }
-
-    fn write_bytes(&mut self, address: u32, bytes: &[u8]) {
-        let mappings = self.mappings(address, bytes.len());
+    /// A load saw these bytes. Returns whether the segment knew all of them, and whether those that it knew are the same.
+    fn see_bytes(&mut self, address: u32, bytes: &[u8], places: [Place; 2]) -> (bool, bool) {
+        let (mut known, mut same) = (true, true);
         for (at, byte) in bytes.iter().enumerate() {
             let here = address.wrapping_add(at as u32);
-            let mapping = mappings[usize::from(here >> 12 != address >> 12)];
-            if mapping.behaviour == Behaviour::Ram {
+            let Some(key) = places[usize::from(here >> 12 != address >> 12)].page() else { continue };
+            let offset = here as usize % PAGE_BYTES;
+            let page = self.memory.page_mut(key);
+            let line = offset / 64;
+            page.lines[line] |= line::READ;
+            if !page.knows(offset) {
+                known = false;
+                self.sights.push(FirstSight { page: key, offset: offset as u16, byte: *byte });
+            } else if page.byte(offset) != *byte {
+                // Something other than a store of this processor changed it.
+                same = false;
+                page.lines[line] |= line::WRITTEN;
+                if page.device {
+                    self.device_bytes.changed(page.number, line, 1 << (offset % 64));
+                }
+            }
+            page.set_byte(offset, *byte);
+        }
+        (known, same)
+    }
+
+    /// A store wrote these bytes.
+    fn write_bytes(&mut self, address: u32, bytes: &[u8]) {
+        let places = self.places(address, bytes.len(), true);
+        self.note_device(address, bytes.len(), places);
+        for (at, byte) in bytes.iter().enumerate() {
+            let here = address.wrapping_add(at as u32);
+            if let Place::Ram(page) = places[usize::from(here >> 12 != address >> 12)] {
                 let offset = here as usize % PAGE_BYTES;
-                let page = self.shadow.page_mut(mapping);
-                page.known[offset / 64] |= 1 << (offset % 64);
-                page.ever[offset / 64] |= 1 << (offset % 64);
-                page.written |= 1 << (offset / 64);
-                page.data[offset] = *byte;
-                if !self.device_bytes.is_empty() {
+                let page = self.memory.page_mut(page);
+                page.set_byte(offset, *byte);
+                page.lines[offset / 64] |= line::WRITTEN;
+                if page.device {
                     self.device_bytes.changed(page.number, offset / 64, 1 << (offset % 64));
                 }
             }
         }
     }
 
-    /// The next access, which must follow at once, is one to device `name` at a physical address.
-    pub fn device(&mut self, name: NameId, physical: u64) {
-        let stream = &mut self.streams[Stream::Devices as usize];
-        varint::write(stream, u64::from(name.0));
-        varint::write(stream, physical);
-    }
-
     /// Instruction `index` of the block (or [`LAST_STARTED`]), which is opaque, made an access of `2^size` bytes, at
-    /// most 16. Bits 64 and up of the value are in `high`.
-    pub fn opaque_access(&mut self, index: u16, address: u32, flags: u8, value: u64, high: u64) {
+    /// most 16, in a translation context. Bits 64 and up of the value are in `high`.
+    pub fn opaque_access_in(
+        &mut self,
+        context: u8,
+        index: u16,
+        address: u32,
+        flags: u8,
+        value: u64,
+        high: u64,
+    ) {
+        self.context = context;
         let size = 1usize << (flags & access::SIZE).min(4);
         let store = flags & access::STORE != 0;
-        let value = value & crate::shadow::mask_of_bytes(size.min(8));
+        let value = value & mask_of_bytes(size.min(8));
         if size == 16 {
             self.digest.access(address, 8, store, value);
             self.digest.access(address.wrapping_add(8), 8, store, high);
@@ -643,36 +810,18 @@ impl<M: InitialMemory> Encoder<M> {
             memory.reverse();
         }
         if store {
-            let memory = &bytes[..size];
-            self.write_bytes(address, memory);
+            self.write_bytes(address, &bytes[..size]);
         } else {
-            self.see_bytes(address, size, bytes);
+            let places = self.places(address, size, false);
+            self.note_device(address, size, places);
+            self.see_bytes(address, &bytes[..size], places);
         }
         self.accesses += 1;
     }
 
-    /// A load of an opaque instruction saw these bytes.
-    fn see_bytes(&mut self, address: u32, size: usize, bytes: [u8; 16]) {
-        let mappings = self.mappings(address, size);
-        for (at, byte) in bytes.into_iter().take(size).enumerate() {
-            let here = address.wrapping_add(at as u32);
-            let mapping = mappings[usize::from(here >> 12 != address >> 12)];
-            if mapping.behaviour != Behaviour::Device {
-                let offset = here as usize % PAGE_BYTES;
-                let page = self.shadow.page_mut(mapping);
-                let (line, bit) = (offset / 64, 1 << (offset % 64));
-                if page.data[offset] != byte || page.ever[line] & bit == 0 {
-                    page.written |= 1 << line;
-                    if !self.device_bytes.is_empty() {
-                        self.device_bytes.changed(page.number, line, bit);
-                    }
-                }
-                page.read |= 1 << line;
-                page.known[line] |= bit;
-                page.ever[line] |= bit;
-                page.data[offset] = byte;
-            }
-        }
+    /// As [`opaque_access_in`](Self::opaque_access_in) in the only context.
+    pub fn opaque_access(&mut self, index: u16, address: u32, flags: u8, value: u64, high: u64) {
+        self.opaque_access_in(0, index, address, flags, value, high);
     }
 
     /// Registers after an opaque instruction, those that it may have written: CPSR comes first if it is among them (which
@@ -708,7 +857,10 @@ impl<M: InitialMemory> Encoder<M> {
     }
 
     /// Ends the segment. With `open_end` the last instruction may not have completed.
-    pub fn finish_segment(&mut self, open_end: bool, into: &mut Finished) -> std::io::Result<()> {
+    pub fn finish(&mut self, open_end: bool, into: &mut Encoded) -> std::io::Result<()> {
+        if let Some(error) = self.error.take() {
+            return Err(std::io::Error::other(error));
+        }
         if self.device_writes > 0 {
             // An entry of its own, behind the last block.
             self.flags = control::DEVICE_WRITES;
@@ -718,26 +870,73 @@ impl<M: InitialMemory> Encoder<M> {
         self.head.blocks = self.ordinal;
         self.head.accesses = self.accesses;
         self.head.flags = if open_end { FLAG_OPEN_END } else { 0 };
-        write_payload(&self.head, &self.streams, &mut self.compressor, &mut into.segment)?;
+        write_payload(&self.head, &self.streams, &mut self.compressor, &mut into.payload)?;
         self.run.sort_unstable();
         self.mapped.sort_unstable();
-        let mapped: Vec<_> = self.mapped.iter().map(|&page| (page, self.target_at_end(page))).collect();
-        let (opaque, shadow, device) = (&self.opaque_counts, &self.shadow, &self.device_bytes);
-        self.index.write(&self.run, &mapped, opaque, shadow, device, &mut into.index)?;
+        into.mapped.clear();
+        for at in 0..self.mapped.len() {
+            let page = self.mapped[at];
+            // Also where it has changed and was not accessed since.
+            let target =
+                self.target(page << 12, false).unwrap_or(self.shown[page as usize % VIRTUAL_PAGES].1);
+            into.mapped.push((page, target));
+        }
+        std::mem::swap(&mut self.run, &mut into.run);
+        std::mem::swap(&mut self.opaque_counts, &mut into.opaque_counts);
+        std::mem::swap(&mut self.sights, &mut into.sights);
+        std::mem::swap(&mut self.device_bytes, &mut into.device_bytes);
+        self.memory.exchange(&mut into.pages);
         into.head.clone_from(&self.head);
         into.discontinuities = self.discontinuities;
         Ok(())
     }
 }
 
-impl<M> Encoder<M> {
-    /// What is behind a virtual page of this segment: also where it has changed and was not accessed since.
-    fn target_at_end(&self, page: u32) -> Target {
-        let told = self.targets.get(page as usize).copied().flatten().unwrap_or(Target::Device);
-        match told {
-            Target::Ram(number) if self.read_only.contains(&number) => Target::Rom(number),
-            _ => told,
-        }
+/// A [`SegmentEncoder`] and its [`Committer`], for one segment after the other.
+pub struct Encoder<M> {
+    segment: SegmentEncoder<M>,
+    committer: Committer<M>,
+    encoded: Encoded,
+    first: u64,
+}
+
+impl<M: InitialMemory> Encoder<M> {
+    /// An encoder with an empty dictionary.
+    pub fn new(memory: M) -> std::io::Result<Self> {
+        let memory = Arc::new(memory);
+        Ok(Encoder {
+            segment: SegmentEncoder::new(Arc::clone(&memory))?,
+            committer: Committer::new(memory)?,
+            encoded: Encoded::default(),
+            first: 0,
+        })
+    }
+
+    /// Starts a segment at position `first` with all registers. Blocks entered so far must have ended.
+    pub fn begin_segment(&mut self, first: u64, vcpu: u32, registers: &[u32]) {
+        self.first = first;
+        let dictionary = self.segment.block_count() as u32;
+        self.segment.begin(dictionary, vcpu, registers);
+    }
+
+    /// Ends the segment. With `open_end` the last instruction may not have completed.
+    pub fn finish_segment(&mut self, open_end: bool, into: &mut Finished) -> std::io::Result<()> {
+        self.segment.finish(open_end, &mut self.encoded)?;
+        self.committer.commit(self.first, &mut self.encoded, into)
+    }
+}
+
+impl<M> std::ops::Deref for Encoder<M> {
+    type Target = SegmentEncoder<M>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.segment
+    }
+}
+
+impl<M> std::ops::DerefMut for Encoder<M> {
+    fn deref_mut(&mut self) -> &mut Self::Target {
+        &mut self.segment
     }
 }
 

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 
+use super::commit::KnownPage;
 use super::device_bytes::DeviceBytes;
 use super::target::{read_target, write_target};
 use super::{STREAM_LIMIT, SegmentError};
-use crate::shadow::{LINE_BYTES, Page, Shadow, Target};
+use crate::shadow::{LINE_BYTES, Target};
 use crate::varint;
 
 /// Lines of one physical page.
@@ -72,6 +73,16 @@ impl Index {
 /// The sets of an index are not longer than this, in bytes before compression.
 const SETS_LIMIT: u32 = 1 << 26;
 
+/// A physical page that a segment touched.
+pub(super) struct IndexPage<'a> {
+    pub(super) number: u64,
+    /// Lines, as in [`PageLines`].
+    pub(super) read: u64,
+    pub(super) written: u64,
+    /// The page at the segment's end.
+    pub(super) known: &'a KnownPage,
+}
+
 pub(super) struct IndexWriter {
     sets: Vec<u8>,
     contents: Vec<u8>,
@@ -84,13 +95,13 @@ impl IndexWriter {
         Ok(IndexWriter { sets: Vec::new(), contents: Vec::new(), compressor })
     }
 
-    /// `blocks` and `mapped` (virtual pages and what is behind them) must be rising.
+    /// `blocks`, `mapped` (virtual pages and what is behind them) and `pages` must be rising.
     pub(super) fn write(
         &mut self,
         blocks: &[u32],
         mapped: &[(u32, Target)],
         opaque: &HashMap<u32, u64>,
-        shadow: &Shadow,
+        pages: &[IndexPage<'_>],
         device: &DeviceBytes,
         into: &mut Vec<u8>,
     ) -> std::io::Result<()> {
@@ -102,9 +113,6 @@ impl IndexWriter {
             varint::write(&mut self.sets, u64::from(block - last));
             last = block;
         }
-        let mut pages: Vec<&Page> =
-            shadow.touched_pages().filter(|page| page.read | page.written != 0).collect();
-        pages.sort_unstable_by_key(|page| page.number);
         varint::write(&mut self.sets, pages.len() as u64);
         let mut last = 0;
         for page in pages {
@@ -156,18 +164,20 @@ impl IndexWriter {
         }
     }
 
-    fn write_page(&mut self, page: &Page) {
+    fn write_page(&mut self, page: &IndexPage<'_>) {
         let lines = (0..64).filter(|line| page.written >> line & 1 != 0);
-        let complete =
-            lines.clone().filter(|&line| page.ever[line] == u64::MAX).fold(0, |set, line| set | 1 << line);
+        let complete = lines
+            .clone()
+            .filter(|&line| page.known.known[line] == u64::MAX)
+            .fold(0, |set, line| set | 1 << line);
         for set in [page.read, page.written, complete] {
             self.sets.extend(u64::to_le_bytes(set));
         }
         for line in lines {
             if complete >> line & 1 == 0 {
-                self.sets.extend(page.ever[line].to_le_bytes());
+                self.sets.extend(page.known.known[line].to_le_bytes());
             }
-            self.contents.extend(&page.data[line * LINE_BYTES..(line + 1) * LINE_BYTES]);
+            self.contents.extend(&page.known.data[line * LINE_BYTES..(line + 1) * LINE_BYTES]);
         }
     }
 }

@@ -3,11 +3,20 @@
 //! The [`encoder`] turns the events of an execution into streams; the [`cursor`] reads the streams back in the order
 //! in which a replay asks for them. What is predicted and when is said in `SPEC.md`; the two modules are its two halves.
 
+mod commit;
 pub mod cursor;
 pub mod device_bytes;
+mod devices;
 pub mod encoder;
 pub mod index;
+mod local_memory;
 mod target;
+mod translations;
+
+pub use commit::Committer;
+pub use devices::UNKNOWN_DEVICE;
+pub use local_memory::AccessKind;
+pub use translations::{Answer, Behind};
 
 use crate::varint;
 
@@ -168,6 +177,8 @@ pub struct Head {
 }
 
 impl Head {
+    /// Where the position of the first instruction is in the fixed part.
+    pub(crate) const FIRST_BYTES: std::ops::Range<usize> = 0..8;
     /// Bytes of the fixed part.
     pub const FIXED_BYTES: usize = 44;
 

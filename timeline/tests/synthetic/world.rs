@@ -50,16 +50,20 @@ fn is_rom(page: u64) -> bool {
 pub struct Initial(Option<Image>);
 
 impl InitialMemory for Initial {
-    fn fill(&mut self, page: u64, data: &mut [u8; PAGE_BYTES], known: &mut [u64; 64]) -> bool {
-        let Some(image) = &self.0 else { return false };
+    fn fill(&self, page: u64, data: &mut [u8; PAGE_BYTES], known: &mut [u64; 64]) {
+        let Some(image) = &self.0 else { return };
         let address = page * PAGE_BYTES as u64;
         for offset in image.read(address, data).into_iter().flatten() {
             known[offset / 64] |= 1 << (offset % 64);
         }
-        image.region(address).is_some_and(|region| region.kind == RegionKind::Rom)
     }
 
-    fn canonical(&mut self, page: u64) -> u64 {
+    fn is_read_only(&self, page: u64) -> bool {
+        let region = self.0.as_ref().and_then(|image| image.region(page * PAGE_BYTES as u64));
+        region.is_some_and(|region| region.kind == RegionKind::Rom)
+    }
+
+    fn canonical(&self, page: u64) -> u64 {
         self.0.as_ref().map_or(page, |image| image.canonical(page * PAGE_BYTES as u64) / PAGE_BYTES as u64)
     }
 }

@@ -1,0 +1,108 @@
+//! Gives encoded segments their place, one after the other, and their indexes: what depends on everything before.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::Head;
+use super::encoder::{Encoded, Finished, InitialMemory};
+use super::index::{IndexPage, IndexWriter};
+use super::local_memory::{LocalPage, line};
+use crate::shadow::{LINE_BYTES, PAGE_BYTES};
+
+const LINES: usize = PAGE_BYTES / LINE_BYTES;
+
+/// One physical page as the recording has left it.
+pub(super) struct KnownPage {
+    /// Bytes that are known: one bit a byte, one word a line.
+    pub known: [u64; LINES],
+    /// The bytes.
+    pub data: [u8; PAGE_BYTES],
+}
+
+/// See the [module](self).
+pub struct Committer<M> {
+    initial: Arc<M>,
+    pages: HashMap<u64, Box<KnownPage>>,
+    index: IndexWriter,
+}
+
+impl<M: InitialMemory> Committer<M> {
+    /// One that knows nothing but the initial memory.
+    pub fn new(initial: Arc<M>) -> std::io::Result<Self> {
+        Ok(Committer { initial, pages: HashMap::new(), index: IndexWriter::new()? })
+    }
+
+    /// Finishes the segment that follows those committed before; its first instruction is at position `first`.
+    pub fn commit(&mut self, first: u64, encoded: &mut Encoded, into: &mut Finished) -> std::io::Result<()> {
+        encoded.head.first = first;
+        if let Some(place) = encoded.payload.get_mut(Head::FIRST_BYTES) {
+            place.copy_from_slice(&first.to_le_bytes());
+        }
+        self.mark_changes(encoded);
+        for page in encoded.pages.touched() {
+            self.merge(page);
+        }
+        let mut touched = Vec::with_capacity(encoded.pages.touched().len());
+        for page in encoded.pages.touched() {
+            let set = |bit: u8| {
+                (page.lines.iter().enumerate())
+                    .fold(0, |set, (line, flags)| set | u64::from(flags & bit != 0) << line)
+            };
+            let (read, written) = (set(line::READ), set(line::WRITTEN));
+            if let (true, Some(known)) = (read | written != 0, self.pages.get(&page.number)) {
+                touched.push(IndexPage { number: page.number, read, written, known });
+            }
+        }
+        touched.sort_unstable_by_key(|page| page.number);
+        let Encoded { run, mapped, opaque_counts, device_bytes, .. } = &*encoded;
+        self.index.write(run, mapped, opaque_counts, &touched, device_bytes, &mut into.index)?;
+        std::mem::swap(&mut into.segment, &mut encoded.payload);
+        into.head.clone_from(&encoded.head);
+        into.discontinuities = encoded.discontinuities;
+        Ok(())
+    }
+
+    /// Marks lines of which a load saw a byte that was never seen before, or was other than last seen: something other
+    /// than a store of this processor changed them, at the latest in this segment.
+    fn mark_changes(&mut self, encoded: &mut Encoded) {
+        for sight in std::mem::take(&mut encoded.sights) {
+            let Some(page) = encoded.pages.touched_mut().get_mut(sight.page as usize) else { continue };
+            let known = known_page(&mut self.pages, &*self.initial, page.number);
+            let offset = usize::from(sight.offset) % PAGE_BYTES;
+            let (line, bit) = (offset / LINE_BYTES, offset % LINE_BYTES);
+            if known.known[line] >> bit & 1 == 0 || known.data[offset] != sight.byte {
+                page.lines[line] |= line::WRITTEN;
+            }
+        }
+    }
+
+    fn merge(&mut self, page: &LocalPage) {
+        let into = known_page(&mut self.pages, &*self.initial, page.number);
+        for (line, known) in page.known.iter().copied().enumerate().filter(|(_, known)| *known != 0) {
+            into.known[line] |= known;
+            let bytes = page.line(line);
+            let place = &mut into.data[line * LINE_BYTES..(line + 1) * LINE_BYTES];
+            if known == u64::MAX {
+                place.copy_from_slice(&bytes);
+            } else {
+                for (at, (place, byte)) in place.iter_mut().zip(bytes).enumerate() {
+                    if known >> at & 1 != 0 {
+                        *place = byte;
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn known_page<'a, M: InitialMemory>(
+    pages: &'a mut HashMap<u64, Box<KnownPage>>,
+    initial: &M,
+    number: u64,
+) -> &'a mut KnownPage {
+    pages.entry(number).or_insert_with(|| {
+        let mut page = Box::new(KnownPage { known: [0; LINES], data: [0; PAGE_BYTES] });
+        initial.fill(number, &mut page.data, &mut page.known);
+        page
+    })
+}

@@ -26,6 +26,13 @@ pub struct OpaqueSite {
     pub alone: bool,
 }
 
+impl OpaqueSite {
+    /// Something is to be read after it.
+    pub fn has_results(&self) -> bool {
+        self.opaque.writes != 0 || self.opaque.changes_mapping
+    }
+}
+
 /// One block. Leaked, see the [module](self).
 #[derive(Debug)]
 pub struct Block {
@@ -89,6 +96,11 @@ impl Block {
         }
     }
 
+    /// Which instruction of the block is at an address.
+    pub fn index_of(&self, address: u32) -> Option<u32> {
+        (0..self.instructions).find(|&index| self.decoded.address_of(index as usize) == address)
+    }
+
     /// The opaque instruction at an index.
     pub fn opaque_at(&self, index: u32) -> Option<&OpaqueSite> {
         let at = self.opaque.binary_search_by_key(&index, |site| u32::from(site.index)).ok()?;
@@ -109,6 +121,14 @@ impl Registry {
     /// No blocks.
     pub fn new(shared: Shared) -> Self {
         Registry { known: HashMap::new(), shared }
+    }
+
+    /// How many blocks there are.
+    pub fn len(&self) -> u32 {
+        match self.shared.lock() {
+            Ok(shared) => shared.len() as u32,
+            Err(poisoned) => poisoned.into_inner().len() as u32,
+        }
     }
 
     /// The block with this code at this address.

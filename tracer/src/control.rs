@@ -42,6 +42,13 @@ enum Received {
 pub enum Message {
     /// The vCPU stands still before the first recorded instruction: capture memory and answer.
     MemoryWanted {},
+    /// The plugin has captured memory itself.
+    MemoryCaptured {
+        /// Bytes of the guest's memory.
+        bytes: u64,
+        /// Why there is none.
+        error: Option<String>,
+    },
     /// How far the recording is.
     Progress {
         /// Instructions in finished segments.

@@ -1,341 +1,326 @@
-//! The encoder's thread: turns the ring's events into segments and writes them.
+//! Turns the events of one segment into an encoded segment. Several of these work side by side, each on its own segments.
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
-use ktrace_format::TraceWriter;
-use ktrace_format::segment::encoder::{BlockId, BlockTraits, Encoder, Finished, NameId, OpaqueInstruction};
-use ktrace_format::shadow::Target;
+use ktrace_format::segment::encoder::{
+    BlockId, BlockTraits, EncodeError, Encoded, NameId, OpaqueInstruction, SegmentEncoder,
+};
+use ktrace_format::segment::{AccessKind, Behind, access as access_flags, encoder};
+use ktrace_format::shadow::mask_of_bytes;
 
 use crate::block::{Block, Shared as SharedBlocks};
-use crate::control::{Control, Message};
-use crate::event::{EndReason, REGISTERS, Tag};
+use crate::event::{ALL_STARTED, EndReason, From, REGISTERS, Tag, access};
 use crate::initial::Initial;
-use crate::mapping::Names;
-use crate::ring::Reader;
-use crate::vcpu::Shared;
+use crate::names::Names;
+use crate::ring::{Segment, Start};
 
-/// A segment is closed after at most this long, if the guest executes anything.
-const SEGMENT_TIME: Duration = Duration::from_millis(900);
-/// How often `ktracer record` hears of progress.
-const PROGRESS_TIME: Duration = Duration::from_millis(200);
-
-/// Why the recording failed.
+/// Why a segment could not be encoded.
 #[derive(Debug, thiserror::Error)]
-pub enum EncoderError {
-    /// Writing failed.
-    #[error("can't write the trace in {directory}: {source}", directory = .directory.display())]
-    Write {
-        /// The trace's directory.
-        directory: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
+pub enum SegmentError {
     /// The ring holds something that is no event.
     #[error("the word {0:#018x} in the event ring is no event: this is a bug in ktracer")]
     BadEvent(u64),
-    /// An event comes where it can't.
-    #[error("a {0:?} event before the first segment: this is a bug in ktracer")]
-    BadOrder(Tag),
-    /// The vCPU's side failed.
-    #[error("{0}")]
-    Vcpu(String),
+    /// A modelled instruction made an access that no modelled instruction makes.
+    #[error("an access of {bytes} bytes at {address:#010x} by a modelled instruction: this is a bug in ktracer")]
+    BadAccess {
+        /// Virtual address.
+        address: u32,
+        /// Size.
+        bytes: u32,
+    },
+    /// QEMU ran an instruction alone that the block under way does not have.
+    #[error("QEMU ran the instruction at {0:#010x} again, which is none of the block under way")]
+    StrangeInstruction(u32),
+    /// The encoder can't go on.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The encoder's thread panicked.
+    #[error("an encoder's thread panicked, see above: this is a bug in ktracer")]
+    Panic,
+    /// Compression failed.
+    #[error("can't compress a segment: {0}")]
+    Compress(std::io::Error),
 }
 
-/// Everything that the thread needs.
-pub struct Setup {
-    /// The ring's other end.
-    pub ring: Reader,
-    /// The trace.
-    pub trace: TraceWriter,
-    /// Its directory.
-    pub directory: PathBuf,
-    /// Blocks by serial number.
-    pub blocks: SharedBlocks,
-    /// Names of devices.
-    pub names: Names,
-    /// What it shares with the vCPU.
-    pub shared: Arc<Shared>,
-    /// `ktracer record`.
-    pub control: Arc<Control>,
+/// How a segment ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// The recording ended with it.
+    pub end: Option<EndReason>,
 }
 
-struct Thread {
-    setup: Setup,
-    encoder: Option<Encoder<Initial>>,
-    /// Trace numbers of blocks by serial number.
-    numbers: Vec<Option<BlockId>>,
+/// What became known of mappings in one segment, for the encoders that did not see it themselves.
+#[derive(Debug, Default)]
+pub struct Delta {
+    /// Which segment.
+    pub sequence: u64,
+    /// The words of `Map` and `DeviceRange` events.
+    pub events: Vec<u64>,
+}
+
+/// See the [module](self).
+pub struct Worker {
+    encoder: SegmentEncoder<Initial>,
+    blocks: SharedBlocks,
+    names: Names,
     known: Vec<&'static Block>,
-    device_names: Vec<NameId>,
+    /// Instructions of the block under way that started, or `ALL_STARTED`.
+    started: u32,
+    /// By how much accesses of the first block number its instructions too high.
+    skipped: u32,
     in_block: bool,
-    position: u64,
-    finished: Finished,
-}
-
-/// Runs until the recording ends; then the trace is closed. The last thing it does is to tell `ktracer record`.
-pub fn run(setup: Setup) {
-    let over = Arc::new(AtomicBool::new(false));
-    let ticker = {
-        let (over, shared) = (Arc::clone(&over), Arc::clone(&setup.shared));
-        std::thread::spawn(move || {
-            while !over.load(Ordering::Relaxed) {
-                std::thread::park_timeout(SEGMENT_TIME);
-                // The vCPU sees it at its next block. Should it be setting the limit itself just now, it has just cut.
-                shared.segment_limit.store(0, Ordering::Relaxed);
-            }
-        })
-    };
-    let directory = setup.directory.clone();
-    let (control, shared) = (Arc::clone(&setup.control), Arc::clone(&setup.shared));
-    let mut thread = Thread {
-        setup,
-        encoder: None,
-        numbers: Vec::new(),
-        known: Vec::new(),
-        device_names: Vec::new(),
-        in_block: false,
-        position: 0,
-        finished: Finished::default(),
-    };
-    let outcome = thread.events();
-    over.store(true, Ordering::Relaxed);
-    ticker.thread().unpark();
-    // It only sleeps and stores; joining it can't fail for a reason that matters here.
-    let _ = ticker.join();
-    let (reason, error) = match outcome {
-        Ok(reason) => (reason, None),
-        Err(error) => (EndReason::Error, Some(error.to_string())),
-    };
-    shared.failed.store(error.is_some(), Ordering::Relaxed);
-    let Thread { setup: Setup { trace, ring, .. }, .. } = thread;
-    drop(ring);
-    let bytes = trace.bytes();
-    let mut totals = trace.totals().clone();
-    let closed = trace.close(error.as_deref().unwrap_or(reason.name()));
-    let error = match (&closed, error) {
-        (Err(source), None) => Some(
-            EncoderError::Write { directory, source: std::io::Error::new(source.kind(), source.to_string()) }
-                .to_string(),
-        ),
-        (_, error) => error,
-    };
-    if let Some(error) = &error {
-        eprintln!(
-            "ktracer: the recording ended early: {error}. The guest runs on; what was recorded before is kept."
-        );
-    }
-    let is_closed = closed.is_ok();
-    if let Ok(closed) = closed {
-        totals = closed;
-    }
-    control.tell(&Message::Finished {
-        instructions: totals.instructions,
-        blocks: totals.blocks,
-        segments: totals.segments,
-        bytes,
-        closed: is_closed,
-        reason: reason.name(),
-        error,
-    });
+    end: Option<(EndReason, bool)>,
 }
 
 /// The rest of an event after its first word.
-fn take<'a>(
-    words: &mut std::slice::Iter<'a, u64>,
-    count: usize,
-    first: u64,
-) -> Result<&'a [u64], EncoderError> {
-    let (taken, rest) = words.as_slice().split_at_checked(count).ok_or(EncoderError::BadEvent(first))?;
-    *words = rest.iter();
+fn take<'a>(words: &mut &'a [u64], count: usize, first: u64) -> Result<&'a [u64], SegmentError> {
+    let (taken, rest) = words.split_at_checked(count).ok_or(SegmentError::BadEvent(first))?;
+    *words = rest;
     Ok(taken)
 }
 
-fn registers(words: &[u64]) -> [u32; REGISTERS] {
-    let mut registers = [0; REGISTERS];
-    for (register, word) in registers.iter_mut().zip(words) {
-        *register = *word as u32;
-    }
-    registers
-}
-
-impl Thread {
-    fn events(&mut self) -> Result<EndReason, EncoderError> {
-        let mut told = std::time::Instant::now();
-        loop {
-            let Some(full) = self.setup.ring.next() else {
-                // The vCPU's side is gone without an end: QEMU unloads the plugin.
-                return Ok(EndReason::Exit);
-            };
-            let end = self.chunk(full.words())?;
-            self.setup.ring.done(full);
-            if let Some(end) = end {
-                return Ok(end);
-            }
-            if told.elapsed() >= PROGRESS_TIME {
-                told = std::time::Instant::now();
-                let instructions = self.position + self.encoder.as_ref().map_or(0, Encoder::instructions);
-                let bytes = self.setup.trace.bytes();
-                self.setup.control.tell(&Message::Progress { instructions, bytes });
-            }
-        }
+impl Worker {
+    /// A worker that knows no block yet.
+    pub fn new(initial: Arc<Initial>, blocks: SharedBlocks, names: Names) -> std::io::Result<Self> {
+        Ok(Worker {
+            encoder: SegmentEncoder::new(initial)?,
+            blocks,
+            names,
+            known: Vec::new(),
+            started: ALL_STARTED,
+            skipped: 0,
+            in_block: false,
+            end: None,
+        })
     }
 
-    fn chunk(&mut self, words: &[u64]) -> Result<Option<EndReason>, EncoderError> {
-        let mut words = words.iter();
-        while let Some(&first) = words.next() {
-            let tag = Tag::of(first).ok_or(EncoderError::BadEvent(first))?;
-            let address = first as u32;
-            if tag == Tag::Cut {
-                self.cut(first, &registers(take(&mut words, REGISTERS, first)?))?;
-                continue;
-            }
-            if tag == Tag::End {
-                return self.end(first).map(Some);
-            }
-            let Some(encoder) = &mut self.encoder else { return Err(EncoderError::BadOrder(tag)) };
-            match tag {
-                Tag::Block => {
-                    if self.in_block {
-                        encoder.end_block((first >> 32) as u32 & 0xffff);
-                    }
-                    self.in_block = true;
-                    match self.numbers.get(address as usize).copied().flatten() {
-                        Some(id) => encoder.enter_block(id),
-                        None => self.enter_new_block(address, first)?,
-                    }
-                }
-                Tag::Load => {
-                    let value = *words.next().ok_or(EncoderError::BadEvent(first))?;
-                    encoder.load(address, (first >> 32) as u8, value);
-                }
-                Tag::Store => {
-                    let value = *words.next().ok_or(EncoderError::BadEvent(first))?;
-                    encoder.store(address, (first >> 32) as u8, value);
-                }
-                Tag::Map => {
-                    let word = *words.next().ok_or(EncoderError::BadEvent(first))?;
-                    encoder.map(address, word.checked_sub(1).map_or(Target::Device, Target::Ram));
-                }
-                Tag::Device => {
-                    let physical = *words.next().ok_or(EncoderError::BadEvent(first))?;
-                    self.device(address, physical);
-                }
-                Tag::OpaqueAccess => {
-                    let [value, high] = *take(&mut words, 2, first)? else {
-                        return Err(EncoderError::BadEvent(first));
-                    };
-                    encoder.opaque_access((first >> 40) as u16, address, (first >> 32) as u8, value, high);
-                }
-                Tag::Results => {
-                    for word in take(&mut words, address as usize, first)? {
-                        encoder.opaque_results(&[*word as u32]);
-                    }
-                }
-                Tag::Discontinuity => {
-                    let keyframe = registers(take(&mut words, REGISTERS, first)?);
-                    encoder.discontinuity(first as u8, &keyframe);
-                }
-                Tag::Translation => {
-                    let values = take(&mut words, address as usize, first)?;
-                    encoder.translation((first >> 32) as u32 & 0xffff, values);
-                }
-                Tag::Cut | Tag::End => {}
-            }
+    /// Learns what other workers' segments have shown of mappings.
+    pub fn learn(&mut self, delta: &Delta) -> Result<(), SegmentError> {
+        let mut words = &delta.events[..];
+        while let Some((&first, rest)) = words.split_first() {
+            words = rest;
+            let tag = Tag::of(first).ok_or(SegmentError::BadEvent(first))?;
+            self.event(tag, first, &mut words)?;
         }
-        Ok(None)
+        Ok(())
     }
 
-    #[cold]
-    fn enter_new_block(&mut self, serial: u32, first: u64) -> Result<(), EncoderError> {
-        if self.known.len() <= serial as usize {
-            let shared = match self.setup.blocks.lock() {
-                Ok(shared) => shared,
-                Err(poisoned) => poisoned.into_inner(),
-            };
-            self.known.extend(shared.iter().skip(self.known.len()));
-            self.numbers.resize(self.known.len(), None);
+    /// Encodes a segment.
+    pub fn encode(&mut self, segment: &Segment, into: &mut Encoded) -> Result<Outcome, SegmentError> {
+        let Start { registers, dictionary, .. } = &segment.start;
+        self.know_blocks();
+        self.encoder.begin(*dictionary, 0, registers);
+        self.in_block = false;
+        self.started = ALL_STARTED;
+        self.skipped = 0;
+        self.end = None;
+        segment.read(|words| self.chunk(words))?;
+        self.end_block(ALL_STARTED);
+        let open_end = self.end.is_some_and(|(_, open)| open);
+        self.encoder.finish(open_end, into).map_err(SegmentError::Compress)?;
+        Ok(Outcome { end: self.end.map(|(reason, _)| reason) })
+    }
+
+    fn chunk(&mut self, mut words: &[u64]) -> Result<(), SegmentError> {
+        // The recording spends its time in this loop.
+        while let Some((&first, rest)) = words.split_first() {
+            words = rest;
+            if first >> 63 == 0 {
+                let Some((&value, rest)) = words.split_first() else { return Err(SegmentError::BadEvent(first)) };
+                words = rest;
+                let size = access::size(first);
+                if access::owner(first) == access::MODELLED && size <= 3 {
+                    let kind = AccessKind { size, store: access::store(first) };
+                    let value = value & mask_of_bytes(1 << size);
+                    self.encoder.access(access::context(first), first as u32, kind, value);
+                } else {
+                    self.unusual_access(first, value, &mut words)?;
+                }
+            } else if first >> 56 == Tag::Block as u64 {
+                let started = (first >> 32) as u32 & ALL_STARTED;
+                if started & self.started == ALL_STARTED && self.skipped == 0 {
+                    self.encoder.end_whole_block();
+                } else {
+                    self.end_block(started);
+                }
+                self.in_block = true;
+                let serial = first as u32;
+                if serial as usize >= self.known.len() {
+                    self.know_blocks();
+                }
+                self.encoder.enter_block(BlockId(serial));
+            } else {
+                let tag = Tag::of(first).ok_or(SegmentError::BadEvent(first))?;
+                self.event(tag, first, &mut words)?;
+            }
         }
-        let block = *self.known.get(serial as usize).ok_or(EncoderError::BadEvent(first))?;
-        let Some(encoder) = &mut self.encoder else { return Err(EncoderError::BadOrder(Tag::Block)) };
-        let mode = block.decoded.mode().bits();
-        let trace = &mut self.setup.trace;
-        let opaque = block.opaque.iter().map(|site| OpaqueInstruction {
-            index: site.index,
-            memory: site.opaque.memory,
-            name: trace.name(site.opaque.mnemonic),
-        });
-        let traits = BlockTraits {
-            address: block.address,
-            mode,
-            instructions: block.instructions as u16,
-            opaque: opaque.collect(),
-        };
-        self.setup.trace.block(block.address, mode, &block.code);
-        let id = encoder.define_block(traits);
-        if let Some(number) = self.numbers.get_mut(serial as usize) {
-            *number = Some(id);
-        }
-        encoder.enter_block(id);
         Ok(())
     }
 
     #[cold]
-    fn device(&mut self, number: u32, physical: u64) {
-        let names = match self.setup.names.lock() {
-            Ok(names) => names,
+    #[inline(never)]
+    fn unusual_access(&mut self, first: u64, value: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
+        let (address, size) = (first as u32, access::size(first));
+        let owner = access::owner(first);
+        if owner == access::MODELLED || size > 4 {
+            return Err(SegmentError::BadAccess { address, bytes: 1 << size });
+        }
+        let high = if size == 4 { take(words, 1, first)?[0] } else { 0 };
+        let mut flags = size as u8;
+        if access::store(first) {
+            flags |= access_flags::STORE;
+        }
+        if access::swapped(first) != cfg!(target_endian = "big") {
+            flags |= access_flags::BIG_ENDIAN;
+        }
+        let index = match owner {
+            access::ALONE => encoder::LAST_STARTED,
+            _ => (owner - 1).saturating_sub(self.skipped) as u16,
+        };
+        let value = value & mask_of_bytes(1 << size.min(3));
+        self.encoder.opaque_access_in(access::context(first), index, address, flags, value, high);
+        Ok(())
+    }
+
+    /// Ends the block under way, of which so many instructions started unless another event has said more.
+    fn end_block(&mut self, started: u32) {
+        let started = started.min(std::mem::replace(&mut self.started, ALL_STARTED));
+        if std::mem::take(&mut self.in_block) {
+            self.skipped = 0;
+            if started == ALL_STARTED { self.encoder.end_whole_block() } else { self.encoder.end_block(started) }
+        }
+    }
+
+    fn event(&mut self, tag: Tag, first: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
+        let low = first as u32;
+        match tag {
+            Tag::Map => {
+                let [bits] = *take(words, 1, first)? else { return Err(SegmentError::BadEvent(first)) };
+                let behind = Behind::from_bits(bits).ok_or(SegmentError::BadEvent(bits))?;
+                self.encoder.translate((first >> 32) as u8 & 15, low, behind);
+            }
+            Tag::Device => {
+                let [physical] = *take(words, 1, first)? else { return Err(SegmentError::BadEvent(first)) };
+                self.encoder.device(NameId(low), physical);
+            }
+            Tag::DeviceRange => {
+                let [start, last] = *take(words, 2, first)? else { return Err(SegmentError::BadEvent(first)) };
+                self.encoder.device_range(start, last, NameId(low));
+            }
+            Tag::Results => {
+                for word in take(words, low as usize, first)? {
+                    self.encoder.opaque_results(&[*word as u32]);
+                }
+            }
+            Tag::Alone => self.alone(low)?,
+            Tag::Skipped => self.skipped = low,
+            Tag::Started => self.started = self.started.min(low),
+            Tag::Discontinuity => self.discontinuity(first, words)?,
+            Tag::DeviceWrite => {
+                self.end_block(ALL_STARTED);
+                let [physical] = *take(words, 1, first)? else { return Err(SegmentError::BadEvent(first)) };
+                let data = take(words, (low as usize).div_ceil(8), first)?;
+                let mut bytes: Vec<u8> = data.iter().flat_map(|word| word.to_le_bytes()).collect();
+                bytes.truncate(low as usize);
+                self.encoder.device_write(physical, &bytes);
+            }
+            Tag::Translation => {
+                let values = take(words, low as usize, first)?;
+                let index = (first >> 32) as u32 & ALL_STARTED;
+                let done = match self.current().filter(|_| index == ALL_STARTED) {
+                    Some(block) => block.instructions.min(self.started),
+                    None if index == ALL_STARTED => 0,
+                    None => index,
+                };
+                self.encoder.translation(done, values);
+            }
+            Tag::End => {
+                let started = (first >> 32) as u32 & ALL_STARTED;
+                self.end_block(started);
+                let reason = match first as u8 {
+                    0 => EndReason::Exit,
+                    1 => EndReason::StopAfter,
+                    _ => EndReason::Error,
+                };
+                self.end = Some((reason, first >> 8 & 1 != 0));
+            }
+            Tag::Block => return Err(SegmentError::BadEvent(first)),
+        }
+        Ok(())
+    }
+
+    fn current(&self) -> Option<&'static Block> {
+        let BlockId(serial) = self.encoder.current_block()?;
+        self.known.get(serial as usize).copied()
+    }
+
+    /// QEMU has left the block under way to run one of its instructions again, alone. If that is the block which consists of
+    /// this one instruction, nothing special happened.
+    fn alone(&mut self, serial: u32) -> Result<(), SegmentError> {
+        if serial as usize >= self.known.len() {
+            self.know_blocks();
+        }
+        let Some(block) = self.known.get(serial as usize).copied() else {
+            return Err(EncodeError::UnknownBlock(serial).into());
+        };
+        match self.current() {
+            Some(current) if current.serial == serial => Ok(()),
+            Some(current) => {
+                let index = current.index_of(block.address);
+                let index = index.ok_or(SegmentError::StrangeInstruction(block.address))?;
+                self.started = index + 1;
+                Ok(())
+            }
+            None => Err(SegmentError::StrangeInstruction(block.address)),
+        }
+    }
+
+    fn discontinuity(&mut self, first: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
+        let registers = take(words, REGISTERS, first)?;
+        let further = take(words, (first >> 8) as usize & 0xff, first)?;
+        let at = first >> 16 & 3;
+        if at != From::Between as u64 {
+            let [pc] = *take(words, 1, first)? else { return Err(SegmentError::BadEvent(first)) };
+            if let Some(block) = self.current() {
+                let index = block.index_of(pc as u32);
+                let index = index.filter(|index| at == From::At as u64 || block.opaque_at(*index).is_some());
+                if let Some(index) = index {
+                    self.started = index + 1;
+                }
+            }
+        }
+        let mut keyframe = [0; REGISTERS];
+        for (register, word) in keyframe.iter_mut().zip(registers) {
+            *register = *word as u32;
+        }
+        self.encoder.discontinuity(first as u8, &keyframe);
+        for cause in further {
+            self.encoder.further_discontinuity(*cause as u8);
+        }
+        Ok(())
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn know_blocks(&mut self) {
+        let shared = match self.blocks.lock() {
+            Ok(shared) => shared,
             Err(poisoned) => poisoned.into_inner(),
         };
-        for name in names.iter().skip(self.device_names.len()) {
-            self.device_names.push(self.setup.trace.name(name));
-        }
-        drop(names);
-        if let (Some(encoder), Some(name)) = (&mut self.encoder, self.device_names.get(number as usize)) {
-            encoder.device(*name, physical);
-        }
-    }
-
-    fn finish_segment(&mut self, started: u32, open_end: bool) -> Result<(), EncoderError> {
-        let Some(encoder) = &mut self.encoder else { return Ok(()) };
-        if std::mem::take(&mut self.in_block) {
-            encoder.end_block(started);
-        }
-        let written = encoder
-            .finish_segment(open_end, &mut self.finished)
-            .and_then(|()| self.setup.trace.segment(&self.finished));
-        written.map_err(|source| EncoderError::Write { directory: self.setup.directory.clone(), source })?;
-        self.position += self.finished.head.instructions;
-        Ok(())
-    }
-
-    fn cut(&mut self, first: u64, keyframe: &[u32; REGISTERS]) -> Result<(), EncoderError> {
-        self.finish_segment((first >> 32) as u32 & 0xffff, false)?;
-        let encoder = match &mut self.encoder {
-            Some(encoder) => encoder,
-            None => {
-                // Only now has the initial memory been captured.
-                let initial = Initial::open(&self.setup.directory);
-                let encoder = Encoder::new(initial).map_err(|source| EncoderError::Write {
-                    directory: self.setup.directory.clone(),
-                    source,
-                })?;
-                self.encoder.insert(encoder)
-            }
-        };
-        encoder.begin_segment(self.position, 0, keyframe);
-        Ok(())
-    }
-
-    fn end(&mut self, first: u64) -> Result<EndReason, EncoderError> {
-        self.finish_segment((first >> 32) as u32 & 0xffff, first >> 8 & 1 != 0)?;
-        match first as u8 {
-            0 => Ok(EndReason::Exit),
-            1 => Ok(EndReason::StopAfter),
-            _ => {
-                let error = self.setup.shared.error.lock().ok().and_then(|mut error| error.take());
-                Err(EncoderError::Vcpu(error.unwrap_or_else(|| "the recording failed".to_owned())))
-            }
+        for block in shared.iter().skip(self.known.len()) {
+            let opaque = block.opaque.iter().map(|site| OpaqueInstruction {
+                index: site.index,
+                memory: site.opaque.memory,
+                name: NameId(self.names.number(site.opaque.mnemonic)),
+            });
+            let traits = BlockTraits {
+                address: block.address,
+                mode: block.decoded.mode().bits(),
+                instructions: block.instructions as u16,
+                opaque: opaque.collect(),
+            };
+            self.encoder.define_block(traits);
+            self.known.push(block);
         }
     }
 }

@@ -1,36 +1,47 @@
-//! The words that pass from the vCPU's thread to the encoder's: one to three per event, more for registers.
+//! The words that pass from the vCPU's thread to the encoders'.
 //!
-//! The first word of an event has its [`Tag`] in bits 56 to 63.
+//! An access is two words, three if it has 16 bytes. Bits 0 to 31 of the first are the virtual address, bits 32 to 49
+//! QEMU's `qemu_plugin_meminfo_t`, bits 50 to 62 say whose access it is (0: a modelled instruction's; [`ALONE`]: an opaque
+//! instruction that QEMU ran in a block of its own; else 1 + the index of an opaque instruction), and bit 63 is 0. The
+//! others are the value, of which bits above its size mean nothing. On a patched QEMU generated code writes them.
+//!
+//! All other events begin with a word that has its [`Tag`] in bits 56 to 63, of which bit 63 is set.
 
 /// What an event is. The comments say what the first word holds below the tag, and which words follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Tag {
-    /// A block is entered. Bits 0–31 its serial number, bits 32–47 how many instructions of the block before it started.
-    Block = 1,
-    /// A modelled load. Bits 0–31 the address, bits 32–39 the bytes; then the value.
-    Load = 2,
-    /// A modelled store, likewise.
-    Store = 3,
-    /// A virtual page shows something else. Bits 0–31 an address in it; then the physical page + 1, or 0 for a device.
-    Map = 4,
+    /// A block is entered. Bits 0–31 its serial number, bits 32–47 how many instructions of the block before started,
+    /// [`ALL_STARTED`] for all of them unless other events say more. On a patched QEMU generated code writes it.
+    Block = 0x80,
+    /// What is behind a virtual page. Bits 0–31 an address in it, bits 32–35 the translation context; then
+    /// `Behind::bits`.
+    Map,
     /// The next access is to a device. Bits 0–31 the number of its name; then the physical address.
-    Device = 5,
-    /// An access of an opaque instruction. Bits 0–31 the address, 32–39 flags, 40–55 the instruction's index; then the
-    /// value's two halves.
-    OpaqueAccess = 6,
+    Device,
+    /// A device that answers at physical addresses. Bits 0–31 the number of its name; then the first and the last address.
+    DeviceRange,
     /// Results of an opaque instruction. Bits 0–31 their number; then one word each.
-    Results = 7,
-    /// A discontinuity before the next block. Bits 0–7 its cause; then all registers, one word each.
-    Discontinuity = 8,
-    /// A new segment starts with the next block. Bits 32–47 as in `Block`; then all registers.
-    Cut = 9,
-    /// The recording ends. Bits 0–7 the reason, bit 8 set if the last instruction may not have completed,
-    /// bits 32–47 as in `Block`.
-    End = 10,
+    Results,
+    /// The block under way was left with an instruction that QEMU runs alone: bits 0–31 the serial number of the block of
+    /// which it is the only one. Its accesses follow.
+    Alone,
+    /// How many instructions of the block under way started: bits 0–31.
+    Started,
+    /// The recording starts in the middle of the next block: accesses name its instructions by numbers that are too high
+    /// by bits 0–31.
+    Skipped,
+    /// Discontinuities before the next block. Bits 0–7 the cause of the first, bits 8–15 how many words with further causes
+    /// follow the registers, bits 16–17 a [`From`], then all registers, one word each, then those causes.
+    Discontinuity,
+    /// A device wrote to memory. Bits 0–31 the bytes; then the physical address, and the bytes, eight a word.
+    DeviceWrite,
+    /// The recording ends. Bits 0–7 the reason, bit 8 set if the last instruction may not have completed, bits 32–47 as in
+    /// `Block`.
+    End,
     /// System registers that govern translation. Bits 0–31 how many words follow, bits 32–47 how many instructions of the
-    /// present block are done.
-    Translation = 11,
+    /// present block are done; [`ALL_STARTED`]: all.
+    Translation,
 }
 
 impl Tag {
@@ -43,21 +54,80 @@ impl Tag {
     /// The tag of a first word.
     #[inline]
     pub fn of(word: u64) -> Option<Tag> {
-        const TAGS: [Tag; 11] = [
+        const TAGS: [Tag; 12] = [
             Tag::Block,
-            Tag::Load,
-            Tag::Store,
             Tag::Map,
             Tag::Device,
-            Tag::OpaqueAccess,
+            Tag::DeviceRange,
             Tag::Results,
+            Tag::Alone,
+            Tag::Started,
+            Tag::Skipped,
             Tag::Discontinuity,
-            Tag::Cut,
+            Tag::DeviceWrite,
             Tag::End,
             Tag::Translation,
         ];
-        TAGS.get((word >> 56).wrapping_sub(1) as usize).copied()
+        TAGS.get((word >> 56).wrapping_sub(0x80) as usize).copied()
     }
+}
+
+/// All instructions of a block started.
+pub const ALL_STARTED: u32 = 0xffff;
+
+/// Fields of an access's first word.
+pub mod access {
+    use super::super::block::OpaqueSite;
+
+    /// QEMU's number for translation contexts: bits 32–35.
+    pub fn context(word: u64) -> u8 {
+        (word >> 32) as u8 & 15
+    }
+
+    /// The logarithm of the size: the lowest bits of QEMU's `MemOp`.
+    pub fn size(word: u64) -> u32 {
+        (word >> 36) as u32 & 7
+    }
+
+    /// The bytes lie in the order that is not the host's (`MO_BSWAP`).
+    pub fn swapped(word: u64) -> bool {
+        word >> 40 & 1 != 0
+    }
+
+    /// A store (`QEMU_PLUGIN_MEM_W`).
+    pub fn store(word: u64) -> bool {
+        word >> 49 & 1 != 0
+    }
+
+    /// Whose it is.
+    pub fn owner(word: u64) -> u32 {
+        (word >> 50) as u32
+    }
+
+    /// Where `owner` is.
+    pub const OWNER_SHIFT: u32 = 50;
+    /// A modelled instruction.
+    pub const MODELLED: u32 = 0;
+    /// An opaque instruction in a block of its own.
+    pub const ALONE: u32 = 0x1fff;
+
+    /// The owner for accesses of an opaque instruction, `skipped` instructions of whose block are not recorded.
+    pub fn owner_of(site: &OpaqueSite, skipped: u32) -> u32 {
+        if site.alone { ALONE } else { u32::from(site.index).saturating_sub(skipped) + 1 }
+    }
+}
+
+/// Which instructions of the block under way started before a discontinuity, in [`Tag::Discontinuity`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum From {
+    /// Those that were told, or else all of them.
+    Between = 0,
+    /// Those up to the one at the program counter that follows the registers and causes, if it is one of the block: that
+    /// one faulted. Else all.
+    At = 1,
+    /// As `At`, but the instruction has started only if it is opaque: others can't have been fetched.
+    Fetch = 2,
 }
 
 /// Why a recording ends, in [`Tag::End`].
@@ -95,7 +165,7 @@ mod tests {
         for tag in (0..=255u64).filter_map(|byte| Tag::of(byte << 56)) {
             assert_eq!(Tag::of(tag.word() | 0xff_ffff_ffff), Some(tag));
         }
-        assert_eq!((0..=255u64).filter_map(|byte| Tag::of(byte << 56)).count(), 11);
+        assert_eq!((0..=255u64).filter_map(|byte| Tag::of(byte << 56)).count(), 12);
         assert_eq!(Tag::of(0), None);
     }
 }

@@ -1,4 +1,4 @@
-//! The memory that the guest had before the first instruction, for the encoder.
+//! The memory that the guest had before the first instruction, for the encoders.
 
 use std::path::Path;
 
@@ -17,20 +17,23 @@ impl Initial {
 }
 
 impl InitialMemory for Initial {
-    fn fill(&mut self, page: u64, data: &mut [u8; PAGE_BYTES], known: &mut [u64; 64]) -> bool {
-        let Some(image) = &self.0 else { return false };
-        let address = page * PAGE_BYTES as u64;
-        for range in image.read(address, data) {
+    fn fill(&self, page: u64, data: &mut [u8; PAGE_BYTES], known: &mut [u64; 64]) {
+        let Some(image) = &self.0 else { return };
+        for range in image.read(page * PAGE_BYTES as u64, data) {
             for offset in range {
                 if let Some(word) = known.get_mut(offset / 64) {
                     *word |= 1 << (offset % 64);
                 }
             }
         }
-        image.region(address).is_some_and(|region| region.kind == RegionKind::Rom)
     }
 
-    fn canonical(&mut self, page: u64) -> u64 {
+    fn is_read_only(&self, page: u64) -> bool {
+        let region = self.0.as_ref().and_then(|image| image.region(page * PAGE_BYTES as u64));
+        region.is_some_and(|region| region.kind == RegionKind::Rom)
+    }
+
+    fn canonical(&self, page: u64) -> u64 {
         self.0.as_ref().map_or(page, |image| image.canonical(page * PAGE_BYTES as u64) / PAGE_BYTES as u64)
     }
 }

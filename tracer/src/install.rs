@@ -7,6 +7,7 @@ use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
@@ -14,22 +15,44 @@ use ktrace_format::TraceWriter;
 use ktrace_format::header::{Architecture, ByteOrder, FORMAT_VERSION, Header, Path};
 use qemu_plugin_sys::*;
 
+use crate::api::{Api, TlbFill, discontinuity};
 use crate::block::{Block, OpaqueSite, Registry};
 use crate::control::{Control, Hello};
-use crate::encoder::{self, Setup};
-use crate::mapping::{Direction, Mappings, Names};
+use crate::device_writes::DeviceWrites;
+use crate::event::access;
+use crate::fast;
+use crate::mapping::{Direction, Mappings};
+use crate::names::Names;
 use crate::options::Options;
+use crate::pipeline::{self, Setup};
+use crate::portable;
+use crate::recorder::{Parts as RecorderParts, Recorder};
 use crate::registers::Registers;
-use crate::ring::{Writer, ring};
+use crate::ring::{Cursor, Segment, Writer};
+use crate::shared::Shared;
 use crate::value::{any_value, small_size, small_value};
-use crate::vcpu::{Shared, Vcpu};
 
 /// The version of QEMU's plugin interface that this plugin speaks. QEMU reads it before it calls anything.
 #[unsafe(no_mangle)]
 #[allow(non_upper_case_globals)]
 pub static qemu_plugin_version: c_int = 4;
 
-/// The one vCPU's state.
+/// The one vCPU's state, on the path that QEMU allows.
+enum Vcpu {
+    Portable(portable::Vcpu),
+    Fast(fast::Vcpu),
+}
+
+impl Vcpu {
+    fn recorder(&mut self) -> &mut Recorder {
+        match self {
+            Vcpu::Portable(vcpu) => &mut vcpu.recorder,
+            Vcpu::Fast(vcpu) => &mut vcpu.recorder,
+        }
+    }
+}
+
+/// See [`Vcpu`].
 struct TheVcpu(UnsafeCell<Option<Vcpu>>);
 
 // SAFETY: it is touched on the vCPU's thread only, and by `at_exit`, which QEMU calls when no vCPU runs any more.
@@ -39,18 +62,30 @@ static VCPU: TheVcpu = TheVcpu(UnsafeCell::new(None));
 
 /// What `install` made and `vcpu_init` and `at_exit` take.
 struct Parts {
-    ring: Option<Writer>,
-    registry: Option<Registry>,
+    segments: Option<Sender<Segment>>,
+    recorder: Option<RecorderParts>,
     names: Names,
     shared: Arc<Shared>,
-    control: Arc<Control>,
-    options: Options,
     encoder: Option<JoinHandle<()>>,
-    started: qemu_plugin_u64,
+    cursor: Score,
+    api: Option<Api>,
 }
 
-// SAFETY: the raw pointer in it is QEMU's scoreboard, which QEMU guards itself.
-unsafe impl Send for Parts {}
+/// The scoreboard whose one element is the ring's cursor.
+#[derive(Clone, Copy)]
+struct Score(*mut qemu_plugin_scoreboard);
+
+// SAFETY: QEMU guards its scoreboards itself.
+unsafe impl Send for Score {}
+
+impl Score {
+    fn field(self, offset: usize) -> qemu_plugin_u64 {
+        qemu_plugin_u64 { score: self.0, offset }
+    }
+}
+
+/// What devices have written since the vCPU last looked.
+static DEVICE_WRITES: DeviceWrites = DeviceWrites::new();
 
 static PARTS: Mutex<Option<Parts>> = Mutex::new(None);
 static PLUGIN: AtomicU64 = AtomicU64::new(0);
@@ -61,7 +96,7 @@ fn guarded(action: impl FnOnce()) {
         // SAFETY: on the vCPU's thread, as all callbacks that come here; the panic is over.
         if let Some(vcpu) = unsafe { (*VCPU.0.get()).as_mut() } {
             let failed = catch_unwind(AssertUnwindSafe(|| {
-                vcpu.fail("the tracer panicked, see above: this is a bug in ktracer".to_owned())
+                vcpu.recorder().fail("the tracer panicked, see above: this is a bug in ktracer".to_owned())
             }));
             drop(failed);
         }
@@ -128,12 +163,13 @@ fn install(
         Some(path) => Control::connect(path)
             .map_err(|error| format!("can't talk to ktracer record on {}: {error}", path.display()))?,
     };
+    let api = Api::find();
     let header = Header {
         format_version: FORMAT_VERSION,
         arch: Architecture::Arm,
         byte_order: ByteOrder::Little,
         cpu: processor(&hello.command_line),
-        path: Path::Portable,
+        path: if api.is_some() { Path::Fast } else { Path::Portable },
         qemu_version: hello.qemu_version,
         command_line: hello.command_line,
         tracer_version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -143,42 +179,51 @@ fn install(
     let trace = TraceWriter::create(&options.directory, header)
         .map_err(|error| format!("can't start a trace in {}: {error}", options.directory.display()))?;
 
-    let (writer, reader) = ring();
+    // SAFETY: called while QEMU loads the plugin, as this function asks.
+    let cursor = Score(unsafe { qemu_plugin_scoreboard_new(size_of::<Cursor>()) });
     let blocks = crate::block::Shared::default();
-    let names = Names::default();
+    let names = Names::new();
+    let (segments, jobs) = channel();
     let shared = Arc::new(Shared::default());
     let control = Arc::new(control);
+    let (tell, deltas) = pipeline::deltas();
     let setup = Setup {
-        ring: reader,
+        segments: jobs,
+        deltas,
         trace,
         directory: options.directory.clone(),
         blocks: Arc::clone(&blocks),
-        names: Arc::clone(&names),
+        names: names.clone(),
         shared: Arc::clone(&shared),
         control: Arc::clone(&control),
     };
     let encoder = std::thread::Builder::new()
-        .name("ktracer-encoder".to_owned())
-        .spawn(move || encoder::run(setup))
+        .name("ktracer-pipeline".to_owned())
+        .spawn(move || pipeline::run(setup))
         .map_err(|error| format!("can't start the encoder's thread: {error}"))?;
     // SAFETY: called once, while QEMU loads the plugin, as these functions ask.
-    let started = unsafe {
-        let score = qemu_plugin_scoreboard_new(size_of::<u64>());
+    unsafe {
         qemu_plugin_register_vcpu_init_cb(id, Some(vcpu_init));
         qemu_plugin_register_vcpu_tb_trans_cb(id, Some(translated));
         qemu_plugin_register_atexit_cb(id, Some(at_exit), std::ptr::null_mut());
-        qemu_plugin_u64 { score, offset: 0 }
+        if let Some(api) = &api {
+            (api.on_discontinuity)(id, discontinuity::ALL, discontinuous);
+            (api.on_reset)(id, was_reset);
+            (api.on_tlb_fill)(id, tlb_filled);
+            (api.on_device_write)(id, device_wrote);
+        }
     };
     PLUGIN.store(id, Ordering::Relaxed);
+    let recorder =
+        RecorderParts { registry: Registry::new(blocks), shared: Arc::clone(&shared), control, options, deltas: tell };
     let parts = Parts {
-        ring: Some(writer),
-        registry: Some(Registry::new(blocks)),
+        segments: Some(segments),
+        recorder: Some(recorder),
         names,
         shared,
-        control,
-        options,
         encoder: Some(encoder),
-        started,
+        cursor,
+        api,
     };
     *lock_parts() = Some(parts);
     Ok(())
@@ -206,33 +251,31 @@ unsafe extern "C" fn vcpu_init(_: qemu_plugin_id_t, index: c_uint) {
     guarded(|| {
         let mut parts = lock_parts();
         let Some(parts) = parts.as_mut() else { return };
-        let (Some(ring), Some(registry)) = (parts.ring.take(), parts.registry.take()) else { return };
-        // SAFETY: the scoreboard was made by `install`; with one vCPU it is never moved after this callback.
-        let started = unsafe { qemu_plugin_scoreboard_find(parts.started.score, index) }.cast::<u64>();
-        let registers = match Registers::find() {
+        let (Some(segments), Some(recorder)) = (parts.segments.take(), parts.recorder.take()) else { return };
+        let registers = match Registers::find(parts.api.map(|api| api.read_registers)) {
             Ok(registers) => registers,
             Err(error) => {
                 // Without a vCPU state nothing is ever recorded; the encoder closes an empty trace and tells why.
                 if let Ok(mut message) = parts.shared.error.lock() {
                     *message = Some(error.to_string());
                 }
-                let mut ring = ring;
-                ring.push_one(crate::event::Tag::End.word() | crate::event::EndReason::Error as u64);
-                ring.flush();
                 return;
             }
         };
-        let mappings = Mappings::new(Arc::clone(&parts.names));
-        let vcpu = Vcpu::new(
-            ring,
-            started,
-            registers,
-            mappings,
-            registry,
-            Arc::clone(&parts.shared),
-            Arc::clone(&parts.control),
-            parts.options.clone(),
-        );
+        // SAFETY: the scoreboard was made by `install` for cursors, zeroed, which is a cursor at nothing; with one vCPU it is
+        // never moved after this callback.
+        let cursor = unsafe { &*qemu_plugin_scoreboard_find(parts.cursor.0, index).cast::<Cursor>() };
+        let ring = Writer::new(segments, cursor);
+        crate::shared::publish(cursor);
+        let recorder = Recorder::new(ring, registers, recorder, parts.api.is_none());
+        let vcpu = match parts.api {
+            Some(api) => {
+                // SAFETY: in the callback of a vCPU's start, as the function asks.
+                unsafe { (api.translate_absolute)() };
+                Vcpu::Fast(fast::Vcpu::new(recorder, api, parts.names.clone(), &DEVICE_WRITES))
+            }
+            None => Vcpu::Portable(portable::Vcpu::new(recorder, Mappings::new(parts.names.clone()))),
+        };
         // SAFETY: this is the vCPU's thread, and no other callback of it is running.
         unsafe { *VCPU.0.get() = Some(vcpu) };
     });
@@ -243,21 +286,21 @@ unsafe extern "C" fn translated(_: qemu_plugin_id_t, tb: *mut qemu_plugin_tb) {
         // SAFETY: this is the vCPU's thread, and `tb` is valid during the callback, as are its instructions.
         unsafe {
             let Some(vcpu) = (*VCPU.0.get()).as_mut() else { return };
-            if !vcpu.is_stopped() {
+            if vcpu.recorder().phase != crate::recorder::Phase::Stopped {
                 instrument(vcpu, tb);
             }
         }
     });
 }
 
+/// The block that QEMU translates, as the model sees it.
+///
 /// # Safety
 /// `tb` is what a translation callback was given, which is still running.
-unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
-    // SAFETY: as the caller promises; indices are below the number that QEMU gives; blocks are never freed, so their
-    // addresses stay good as callback arguments.
-    unsafe {
+unsafe fn decode(recorder: &mut Recorder, tb: *mut qemu_plugin_tb) -> Option<&'static Block> {
+    // SAFETY: as the caller promises; indices are below the number that QEMU gives.
+    let (count, address, code) = unsafe {
         let count = qemu_plugin_tb_n_insns(tb);
-        let address = qemu_plugin_tb_vaddr(tb) as u32;
         let mut code = Vec::new();
         for number in 0..count {
             let instruction = qemu_plugin_tb_get_insn(tb, number);
@@ -265,62 +308,140 @@ unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
             let length = qemu_plugin_insn_data(instruction, bytes.as_mut_ptr().cast(), bytes.len());
             code.extend(bytes.iter().take(length));
         }
-        let Some(mode) = vcpu.translation_mode() else {
-            vcpu.fail("QEMU did not give CPSR while it translated".to_owned());
-            return;
-        };
-        let Some(block) = vcpu.translated(address, mode, &code) else { return };
-        if block.instructions as usize != count {
-            vcpu.fail(format!(
-                "QEMU sees {count} instructions in the block at {address:#010x} with code {code:02x?}, the model {}",
-                block.instructions
-            ));
-            return;
-        }
-        let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
-        qemu_plugin_register_vcpu_tb_exec_cb(
-            tb,
-            Some(block_enters),
-            qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS,
-            argument,
-        );
-        let start = vcpu.start_index(block).filter(|&index| index > 0);
-        let started = match lock_parts().as_ref() {
-            Some(parts) => parts.started,
-            None => return,
-        };
-        for number in 0..count {
-            let instruction = qemu_plugin_tb_get_insn(tb, number);
-            if start == Some(number as u32) {
-                qemu_plugin_register_vcpu_insn_exec_cb(
-                    instruction,
-                    Some(start_inside),
-                    qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS,
-                    argument,
-                );
+        (count, qemu_plugin_tb_vaddr(tb) as u32, code)
+    };
+    let Some(mode) = recorder.translation_mode() else {
+        recorder.fail("QEMU did not give CPSR while it translated".to_owned());
+        return None;
+    };
+    let block = recorder.translated(address, mode, &code)?;
+    if block.instructions as usize != count {
+        recorder.fail(format!(
+            "QEMU sees {count} instructions in the block at {address:#010x} with code {code:02x?}, the model {}",
+            block.instructions
+        ));
+        return None;
+    }
+    Some(block)
+}
+
+/// # Safety
+/// `tb` is what a translation callback was given, which is still running.
+unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
+    let (score, api) = match lock_parts().as_ref() {
+        Some(parts) => (parts.cursor, parts.api),
+        None => return,
+    };
+    let recorder = vcpu.recorder();
+    // SAFETY: as the caller promises.
+    let Some(block) = (unsafe { decode(recorder, tb) }) else { return };
+    let start = recorder.start_index(block).filter(|&index| index > 0);
+    let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
+    let read = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS;
+    // SAFETY: as the caller promises; indices are below the number of instructions; blocks and their opaque instructions
+    // are never freed, so their addresses stay good as callback arguments.
+    unsafe {
+        for number in 0..block.instructions {
+            let instruction = qemu_plugin_tb_get_insn(tb, number as usize);
+            if start == Some(number) {
+                qemu_plugin_register_vcpu_insn_exec_cb(instruction, Some(start_inside), read, argument);
             }
             // Results of the instruction before are read before this one starts.
-            if let Some(site) = number.checked_sub(1).and_then(|before| block.opaque_at(before as u32))
-                && (site.opaque.writes != 0 || site.opaque.changes_mapping)
+            if let Some(site) = number.checked_sub(1).and_then(|before| block.opaque_at(before))
+                && site.has_results()
             {
-                qemu_plugin_register_vcpu_insn_exec_cb(
+                let site = std::ptr::from_ref(site).cast_mut().cast();
+                qemu_plugin_register_vcpu_insn_exec_cb(instruction, Some(after_opaque), read, site);
+            }
+        }
+        match api {
+            Some(api) => log(&api, score, block, tb),
+            None => call_back(score, block, tb),
+        }
+    }
+}
+
+/// Has generated code log a block and its accesses.
+///
+/// # Safety
+/// As for [`instrument`].
+unsafe fn log(api: &Api, score: Score, block: &'static Block, tb: *mut qemu_plugin_tb) {
+    let (next, limit) =
+        (score.field(std::mem::offset_of!(Cursor, next)), score.field(std::mem::offset_of!(Cursor, limit)));
+    let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
+    let read = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS;
+    // SAFETY: as the caller promises; the scoreboard lives as long as QEMU.
+    unsafe {
+        (api.log_block)(tb, next, limit, fast::block_word(block), block_logs, read, argument);
+        if block.instructions > fast::COUNTED_INSTRUCTIONS {
+            qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
+                tb,
+                qemu_plugin_op::QEMU_PLUGIN_INLINE_ADD_U64,
+                score.field(std::mem::offset_of!(Cursor, counted)),
+                u64::from(block.instructions),
+            );
+        }
+        let last = block.instructions - 1;
+        if let Some(site) = block.opaque_at(last)
+            && site.has_results()
+        {
+            // The next block calls, to have the results read.
+            let instruction = qemu_plugin_tb_get_insn(tb, last as usize);
+            let opaque = score.field(std::mem::offset_of!(Cursor, opaque));
+            for (field, value) in [(opaque, std::ptr::from_ref(site) as u64), (limit, 0)] {
+                qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
                     instruction,
-                    Some(after_opaque),
-                    qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS,
-                    std::ptr::from_ref(site).cast_mut().cast(),
+                    qemu_plugin_op::QEMU_PLUGIN_INLINE_STORE_U64,
+                    field,
+                    value,
                 );
             }
-            if block.decoded.may_stop_at(number) {
+        }
+        let both = qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_RW;
+        if block.instructions == 1 {
+            // QEMU may run it in the place of an instruction of another block, which no log would tell.
+            let none = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS;
+            let instruction = qemu_plugin_tb_get_insn(tb, 0);
+            qemu_plugin_register_vcpu_mem_cb(instruction, Some(alone_access), none, both, argument);
+            return;
+        }
+        for number in 0..block.instructions {
+            let instruction = qemu_plugin_tb_get_insn(tb, number as usize);
+            let owner = match block.opaque_at(number) {
+                Some(site) => access::owner_of(site, 0),
+                None => access::MODELLED,
+            };
+            if !(api.log_accesses)(instruction, both, next, owner) {
+                eprintln!("ktracer: QEMU refuses to log accesses: this is a bug in ktracer");
+            }
+        }
+    }
+}
+
+/// Registers callbacks for a block and its accesses.
+///
+/// # Safety
+/// As for [`instrument`].
+unsafe fn call_back(score: Score, block: &'static Block, tb: *mut qemu_plugin_tb) {
+    let started = score.field(std::mem::offset_of!(Cursor, counted));
+    let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
+    // SAFETY: as the caller promises; the scoreboard lives as long as QEMU.
+    unsafe {
+        let read = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS;
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, Some(block_enters), read, argument);
+        for number in 0..block.instructions {
+            let instruction = qemu_plugin_tb_get_insn(tb, number as usize);
+            if block.decoded.may_stop_at(number as usize) {
                 qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
                     instruction,
                     qemu_plugin_op::QEMU_PLUGIN_INLINE_STORE_U64,
                     started,
-                    number as u64 + 1,
+                    u64::from(number) + 1,
                 );
             }
             let flags = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS;
             let (load, store, argument): (qemu_plugin_vcpu_mem_cb_t, qemu_plugin_vcpu_mem_cb_t, _) =
-                match block.opaque_at(number as u32) {
+                match block.opaque_at(number) {
                     Some(site) => (
                         Some(opaque_load),
                         Some(opaque_store),
@@ -328,21 +449,36 @@ unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
                     ),
                     None => (Some(load), Some(store), std::ptr::null_mut()),
                 };
-            qemu_plugin_register_vcpu_mem_cb(
-                instruction,
-                load,
-                flags,
-                qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_R,
-                argument,
-            );
-            qemu_plugin_register_vcpu_mem_cb(
-                instruction,
-                store,
-                flags,
-                qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_W,
-                argument,
-            );
+            let (reads, writes) =
+                (qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_R, qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_W);
+            qemu_plugin_register_vcpu_mem_cb(instruction, load, flags, reads, argument);
+            qemu_plugin_register_vcpu_mem_cb(instruction, store, flags, writes, argument);
         }
+    }
+}
+
+/// The vCPU on the portable path.
+///
+/// # Safety
+/// On the vCPU's thread, in a callback, while no other reference to it is in use.
+#[inline]
+unsafe fn portable_vcpu() -> Option<&'static mut portable::Vcpu> {
+    // SAFETY: as the caller promises.
+    match unsafe { (*VCPU.0.get()).as_mut() } {
+        Some(Vcpu::Portable(vcpu)) => Some(vcpu),
+        _ => None,
+    }
+}
+
+/// The vCPU on the fast path.
+///
+/// # Safety
+/// On the vCPU's thread, in a callback, while no other reference to it is in use.
+unsafe fn fast_vcpu() -> Option<&'static mut fast::Vcpu> {
+    // SAFETY: as the caller promises.
+    match unsafe { (*VCPU.0.get()).as_mut() } {
+        Some(Vcpu::Fast(vcpu)) => Some(vcpu),
+        _ => None,
     }
 }
 
@@ -350,10 +486,10 @@ unsafe extern "C" fn block_enters(_: c_uint, argument: *mut c_void) {
     // SAFETY: the argument is a block, which is never freed; this is the vCPU's thread.
     unsafe {
         let block = &*argument.cast::<Block>();
-        let unexpected = (*VCPU.0.get()).as_mut().and_then(|vcpu| vcpu.enter(block));
+        let unexpected = portable_vcpu().and_then(|vcpu| vcpu.enter(block));
         if let Some(started) = unexpected {
             guarded(|| {
-                if let Some(vcpu) = (*VCPU.0.get()).as_mut() {
+                if let Some(vcpu) = portable_vcpu() {
                     vcpu.enter_slowly(block, started);
                 }
             });
@@ -361,15 +497,34 @@ unsafe extern "C" fn block_enters(_: c_uint, argument: *mut c_void) {
     }
 }
 
+unsafe extern "C" fn block_logs(_: c_uint, argument: *mut c_void) {
+    guarded(|| {
+        // SAFETY: the argument is a block, which is never freed; this is the vCPU's thread.
+        unsafe {
+            if let Some(vcpu) = fast_vcpu() {
+                vcpu.enter(&*argument.cast::<Block>());
+            }
+        }
+    });
+}
+
 unsafe extern "C" fn start_inside(_: c_uint, argument: *mut c_void) {
     guarded(|| {
         // SAFETY: as in `block_enters`.
         unsafe {
             let block = &*argument.cast::<Block>();
-            if let Some(vcpu) = (*VCPU.0.get()).as_mut()
-                && let Some(index) = vcpu.start_index(block)
-            {
-                vcpu.start_inside(block, index);
+            match (*VCPU.0.get()).as_mut() {
+                Some(Vcpu::Portable(vcpu)) => {
+                    if let Some(index) = vcpu.recorder.start_index(block) {
+                        vcpu.start_inside(block, index);
+                    }
+                }
+                Some(Vcpu::Fast(vcpu)) => {
+                    if let Some(index) = vcpu.recorder.start_index(block) {
+                        vcpu.start_inside(block, index);
+                    }
+                }
+                None => {}
             }
         }
     });
@@ -379,11 +534,66 @@ unsafe extern "C" fn after_opaque(_: c_uint, argument: *mut c_void) {
     guarded(|| {
         // SAFETY: the argument is an opaque instruction of a block, which is never freed; this is the vCPU's thread.
         unsafe {
-            if let Some(vcpu) = (*VCPU.0.get()).as_mut() {
-                vcpu.after_opaque(&*argument.cast::<OpaqueSite>());
+            let site = &*argument.cast::<OpaqueSite>();
+            match (*VCPU.0.get()).as_mut() {
+                Some(Vcpu::Portable(vcpu)) => vcpu.after_opaque(site),
+                Some(Vcpu::Fast(vcpu)) => vcpu.after_opaque(site),
+                None => {}
             }
         }
     });
+}
+
+unsafe extern "C" fn alone_access(
+    _: c_uint,
+    info: qemu_plugin_meminfo_t,
+    address: u64,
+    argument: *mut c_void,
+) {
+    guarded(|| {
+        // SAFETY: the argument is a block, which is never freed; this is the vCPU's thread, in a memory callback.
+        unsafe {
+            if let Some(vcpu) = fast_vcpu() {
+                let first = u64::from(info) << 32 | u64::from(address as u32);
+                vcpu.alone_access(&*argument.cast::<Block>(), first, any_value(info));
+            }
+        }
+    });
+}
+
+unsafe extern "C" fn discontinuous(_: qemu_plugin_id_t, _: c_uint, kind: u32, from: u64, to: u64) {
+    guarded(|| {
+        // SAFETY: this is the vCPU's thread.
+        if let Some(vcpu) = unsafe { fast_vcpu() } {
+            vcpu.discontinuity(kind, from, to);
+        }
+    });
+}
+
+/// On any thread.
+unsafe extern "C" fn was_reset(_: qemu_plugin_id_t, _: c_uint) {
+    let shared = lock_parts().as_ref().map(|parts| Arc::clone(&parts.shared));
+    if let Some(shared) = shared {
+        shared.was_reset.store(true, Ordering::SeqCst);
+        crate::shared::call_at_next_block();
+    }
+}
+
+unsafe extern "C" fn tlb_filled(_: qemu_plugin_id_t, _: c_uint, fill: *const TlbFill) {
+    guarded(|| {
+        // SAFETY: QEMU passes a valid structure; this is the vCPU's thread.
+        unsafe {
+            if let Some(vcpu) = fast_vcpu() {
+                vcpu.tlb_filled(&*fill);
+            }
+        }
+    });
+}
+
+/// On any thread.
+unsafe extern "C" fn device_wrote(_: qemu_plugin_id_t, physical: u64, data: *const c_void, length: usize) {
+    DEVICE_WRITES.note(physical, data, length);
+    crate::shared::call_at_next_block();
 }
 
 /// # Safety
@@ -392,15 +602,17 @@ unsafe extern "C" fn after_opaque(_: c_uint, argument: *mut c_void) {
 unsafe fn modelled_access(info: qemu_plugin_meminfo_t, address: u64, direction: Direction) {
     // SAFETY: as the caller promises; this is the vCPU's thread.
     unsafe {
-        let Some(vcpu) = (*VCPU.0.get()).as_mut() else { return };
+        let Some(vcpu) = portable_vcpu() else { return };
         let address = address as u32;
         let Some(shift) = small_size(info) else {
-            guarded(|| vcpu.fail(format!("an access of 16 bytes at {address:#x} by a modelled instruction")));
+            guarded(|| {
+                vcpu.recorder.fail(format!("an access of 16 bytes at {address:#x} by a modelled instruction"));
+            });
             return;
         };
         let bytes = 1 << shift;
         if vcpu.is_settled(address, bytes, direction) {
-            vcpu.push_access(address, bytes, small_value(info, shift), direction);
+            vcpu.push_access(info, address, small_value(info, shift), direction);
         } else {
             guarded(|| vcpu.access_slowly(info, address, bytes, small_value(info, shift), direction));
         }
@@ -419,13 +631,12 @@ unsafe extern "C" fn store(_: c_uint, info: qemu_plugin_meminfo_t, address: u64,
 
 /// # Safety
 /// As QEMU promises for memory callbacks; the argument is an opaque instruction of a block.
-unsafe fn opaque_access(info: qemu_plugin_meminfo_t, address: u64, argument: *mut c_void, store: bool) {
+unsafe fn opaque_access(info: qemu_plugin_meminfo_t, address: u64, argument: *mut c_void) {
     guarded(|| {
         // SAFETY: as the caller promises; this is the vCPU's thread.
         unsafe {
-            if let Some(vcpu) = (*VCPU.0.get()).as_mut() {
-                let (flags, value) = any_value(info, store);
-                vcpu.opaque_access(info, address as u32, flags, value, &*argument.cast::<OpaqueSite>());
+            if let Some(vcpu) = portable_vcpu() {
+                vcpu.opaque_access(info, address as u32, any_value(info), &*argument.cast::<OpaqueSite>());
             }
         }
     });
@@ -438,7 +649,7 @@ unsafe extern "C" fn opaque_load(
     argument: *mut c_void,
 ) {
     // SAFETY: QEMU calls it with what was registered.
-    unsafe { opaque_access(info, address, argument, false) }
+    unsafe { opaque_access(info, address, argument) }
 }
 
 unsafe extern "C" fn opaque_store(
@@ -448,18 +659,23 @@ unsafe extern "C" fn opaque_store(
     argument: *mut c_void,
 ) {
     // SAFETY: QEMU calls it with what was registered.
-    unsafe { opaque_access(info, address, argument, true) }
+    unsafe { opaque_access(info, address, argument) }
 }
 
 unsafe extern "C" fn at_exit(_: qemu_plugin_id_t, _: *mut c_void) {
     guarded(|| {
         // SAFETY: QEMU has stopped its vCPUs, or this is the vCPU's own thread.
-        if let Some(vcpu) = unsafe { (*VCPU.0.get()).as_mut() } {
-            vcpu.exit();
+        match unsafe { (*VCPU.0.get()).as_mut() } {
+            Some(Vcpu::Portable(vcpu)) => vcpu.exit(),
+            Some(Vcpu::Fast(vcpu)) => vcpu.exit(),
+            None => {}
         }
+        // The ring goes with the vCPU: that ends the encoders' threads.
+        // SAFETY: as above.
+        unsafe { *VCPU.0.get() = None };
         let encoder = lock_parts().as_mut().and_then(|parts| {
-            // A ring that no vCPU ever took ends here, which ends the encoder's thread.
-            parts.ring.take();
+            // What no vCPU ever took ends here, which ends the encoders' threads.
+            parts.segments.take();
             parts.encoder.take()
         });
         if let Some(encoder) = encoder {

@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char};
-use std::sync::{Arc, Mutex};
 
+use crate::names::Names;
 use qemu_plugin_sys::{
     qemu_plugin_get_hwaddr, qemu_plugin_hwaddr_device_name, qemu_plugin_hwaddr_is_io,
     qemu_plugin_hwaddr_phys_addr, qemu_plugin_meminfo_t,
@@ -24,12 +24,9 @@ pub enum Direction {
     Store,
 }
 
-/// Names of devices, in the order in which they were met.
-pub type Names = Arc<Mutex<Vec<String>>>;
-
 /// What one access met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Behind {
+pub enum Seen {
     /// Memory: the physical page.
     Memory(u64),
     /// A device: the number of its name, the physical address.
@@ -82,20 +79,20 @@ impl Mappings {
     }
 
     /// Asks QEMU what is at `address`, which the access under way has just touched.
-    pub fn look(&mut self, info: qemu_plugin_meminfo_t, address: u32) -> Behind {
+    pub fn look(&mut self, info: qemu_plugin_meminfo_t, address: u32) -> Seen {
         // SAFETY: this is a memory callback's thread and time, and `info` is what it was given. The handle is used
         // at once; the name is interned by QEMU for ever.
         unsafe {
             let hardware = qemu_plugin_get_hwaddr(info, u64::from(address));
             if hardware.is_null() {
                 // A device's answer threw the TLB entry away. Memory does not do that.
-                return Behind::Device(self.number(c"unknown".as_ptr()), UNKNOWN_PHYSICAL);
+                return Seen::Device(self.number(c"unknown".as_ptr()), UNKNOWN_PHYSICAL);
             }
             let physical = qemu_plugin_hwaddr_phys_addr(hardware);
             if qemu_plugin_hwaddr_is_io(hardware) {
-                Behind::Device(self.number(qemu_plugin_hwaddr_device_name(hardware)), physical)
+                Seen::Device(self.number(qemu_plugin_hwaddr_device_name(hardware)), physical)
             } else {
-                Behind::Memory(physical >> 12)
+                Seen::Memory(physical >> 12)
             }
         }
     }
@@ -109,32 +106,27 @@ impl Mappings {
                 // SAFETY: QEMU returns a string that ends with NUL and lives for ever.
                 unsafe { CStr::from_ptr(name) }.to_string_lossy()
             };
-            let mut names = match names.lock() {
-                Ok(names) => names,
-                Err(poisoned) => poisoned.into_inner(),
-            };
-            names.push(text.into_owned());
-            (names.len() - 1) as u32
+            names.number(&text)
         })
     }
 
-    /// Notes what a look found. Returns the word to tell the encoder if it is not what was last told.
-    pub fn note(&mut self, address: u32, direction: Direction, behind: Behind) -> Option<u64> {
+    /// Notes what a look found. True if it is not what was last told.
+    pub fn note(&mut self, address: u32, direction: Direction, behind: Seen) -> bool {
         let page = (address >> 12) as usize;
         let word = match behind {
-            Behind::Memory(page) => page + 1,
-            Behind::Device(..) => 0,
+            Seen::Memory(page) => page + 1,
+            Seen::Device(..) => 0,
         };
-        let told = self.told.get_mut(page)?;
+        let Some(told) = self.told.get_mut(page) else { return false };
         let news = *told != word;
         if news {
             *told = word;
             self.seen.iter_mut().filter_map(|table| table.get_mut(page)).for_each(|seen| *seen = 0);
         }
-        if let (Behind::Memory(_), Some(seen)) = (behind, self.seen[direction as usize].get_mut(page)) {
+        if let (Seen::Memory(_), Some(seen)) = (behind, self.seen[direction as usize].get_mut(page)) {
             *seen = self.generation;
         }
-        news.then_some(word)
+        news
     }
 }
 
@@ -144,17 +136,17 @@ mod tests {
 
     #[test]
     fn a_page_is_told_once_until_it_changes() {
-        let mut mappings = Mappings::new(Names::default());
+        let mut mappings = Mappings::new(Names::new());
         let address = 0xc000_1000;
         assert!(!mappings.is_settled(address, 4, Direction::Load));
-        assert_eq!(mappings.note(address, Direction::Load, Behind::Memory(0x40001)), Some(0x40002));
+        assert_eq!(mappings.note(address, Direction::Load, Seen::Memory(0x40001)), true);
         assert!(mappings.is_settled(address, 4, Direction::Load));
         assert!(!mappings.is_settled(address, 4, Direction::Store));
         assert!(!mappings.is_settled(address + 0xffe, 4, Direction::Load), "it reaches into the next page");
-        assert_eq!(mappings.note(address, Direction::Store, Behind::Device(0, 0)), Some(0));
+        assert_eq!(mappings.note(address, Direction::Store, Seen::Device(0, 0)), true);
         assert!(!mappings.is_settled(address, 4, Direction::Load), "the encoder now believes in a device");
         for _ in 0..600 {
-            assert_eq!(mappings.note(address, Direction::Load, Behind::Memory(7)).unwrap_or(8), 8);
+            mappings.note(address, Direction::Load, Seen::Memory(7));
             assert!(mappings.is_settled(address, 4, Direction::Load));
             mappings.may_have_changed();
             assert!(!mappings.is_settled(address, 4, Direction::Load));

@@ -46,6 +46,8 @@ impl Options {
             let bad = || OptionError::Number(argument.to_owned());
             match argument.split_once('=') {
                 Some(("out", value)) => directory = Some(PathBuf::from(value)),
+                // How QEMU's own option -ktrace introduces itself.
+                Some(("ktrace", "on")) => {}
                 Some(("control", value)) => options.control = Some(PathBuf::from(value)),
                 Some(("stop_after", value)) => options.stop_after = Some(number(value).ok_or_else(bad)?),
                 Some(("start_at", value)) => {

@@ -1,7 +1,7 @@
 //! Reads the guest's registers through QEMU's plugin interface.
 
 use std::collections::HashMap;
-use std::ffi::CStr;
+use std::ffi::{CStr, c_int};
 
 use qemu_plugin_sys::{
     GByteArray, qemu_plugin_get_registers, qemu_plugin_read_register, qemu_plugin_reg_descriptor,
@@ -41,6 +41,8 @@ const SYSTEM_NAMES: [&str; 14] = [
 /// Where exceptions can go besides the two architectural addresses.
 const VECTOR_BASES: [&str; 4] = ["VBAR", "VBAR_S", "MVBAR", "MVBAR_S"];
 
+/// The number of the program counter in a keyframe.
+pub const PC: usize = 15;
 /// The number of CPSR in a keyframe.
 pub const CPSR: usize = 16;
 
@@ -57,11 +59,16 @@ pub struct Registers {
     /// System registers by QEMU's names.
     system: HashMap<&'static str, *mut qemu_plugin_register>,
     buffer: *mut GByteArray,
+    /// Reads many at once, on a patched QEMU.
+    group: Option<ReadGroup>,
 }
+
+/// `qemu_plugin_read_register_group`.
+type ReadGroup = unsafe extern "C" fn(*const *mut qemu_plugin_register, usize, *mut GByteArray) -> c_int;
 
 impl Registers {
     /// Finds the registers. To be called on the vCPU's thread while it initializes.
-    pub fn find() -> Result<Registers, MissingRegister> {
+    pub fn find(group: Option<ReadGroup>) -> Result<Registers, MissingRegister> {
         let mut found = [None; REGISTERS];
         let mut system = HashMap::new();
         // SAFETY: QEMU calls the plugin on a vCPU's thread, as this function asks; the array is a fresh one of
@@ -89,7 +96,7 @@ impl Registers {
         }
         // SAFETY: GLib is loaded; the array is kept for ever.
         let buffer = unsafe { g_byte_array_new() };
-        Ok(Registers { handles, system, buffer })
+        Ok(Registers { handles, system, buffer, group })
     }
 
     /// Four or eight bytes.
@@ -147,6 +154,20 @@ impl Registers {
     /// A keyframe.
     pub fn read_all(&self) -> Option<[u32; REGISTERS]> {
         let mut values = [0; REGISTERS];
+        if let Some(group) = self.group {
+            // SAFETY: as in `read_wide`; the handles are QEMU's.
+            let bytes: [u8; 4 * REGISTERS] = unsafe {
+                g_byte_array_set_size(self.buffer, 0);
+                if group(self.handles.as_ptr(), REGISTERS, self.buffer) != 4 * REGISTERS as c_int {
+                    return None;
+                }
+                (*self.buffer).data.cast::<[u8; 4 * REGISTERS]>().read_unaligned()
+            };
+            for (value, four) in values.iter_mut().zip(bytes.chunks_exact(4)) {
+                *value = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+            }
+            return Some(values);
+        }
         for (value, &handle) in values.iter_mut().zip(&self.handles) {
             *value = self.read_handle(handle)?;
         }

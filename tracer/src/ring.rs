@@ -1,137 +1,278 @@
-//! Hands events from the vCPU's thread to the encoder's in large chunks of words. When all chunks are full the vCPU
-//! waits, so that no event is dropped.
+//! Hands events from the vCPU's thread to the encoders' in large chunks of words, segment by segment. When all chunks are
+//! full the vCPU waits, so that no event is dropped.
+//!
+//! Events are appended at a [`Cursor`], which callbacks of this plugin move on, and on a patched QEMU generated code too:
+//! it compares the cursor with a limit at each block, and leaves it to the slack above the limit to hold a block's accesses.
 
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::cell::UnsafeCell;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use crate::event::{ALL_STARTED, REGISTERS, Tag};
 
 /// Words in a chunk: 256 KiB. All chunks together stay within a large cache.
 pub const CHUNK_WORDS: usize = 1 << 15;
-/// Chunks in all: the vCPU can be 8 MiB of events ahead: while the encoder compresses a segment.
-const CHUNKS: usize = 32;
+/// Words above a chunk's limit: 1 MiB. A block has 512 instructions at most, one of which makes 64 accesses at most (of
+/// 32 double registers in two halves each), each of two words.
+const SLACK_WORDS: usize = 1 << 17;
+/// Chunks in all: how far the vCPU can be ahead.
+pub const CHUNKS: usize = 32;
+
+/// Where the next event goes. Generated code knows the layout.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Cursor {
+    /// Address of the next word.
+    pub next: UnsafeCell<u64>,
+    /// Generated code calls the plugin at the entry of a block if `next` is not below. Any thread may write 0 here.
+    pub limit: AtomicU64,
+    /// The opaque instruction that ends the block and has results to be read: address of its `OpaqueSite`, or 0.
+    pub opaque: UnsafeCell<u64>,
+    /// On a stock QEMU how many instructions of the block have started, as far as that can matter; on a patched one
+    /// how many there were in long blocks since it was last looked at.
+    pub counted: UnsafeCell<u64>,
+}
+
+// SAFETY: the cells are touched by the vCPU's thread and by generated code on it only, and at exit, when no vCPU runs any
+// more; the limit is atomic.
+unsafe impl Sync for Cursor {}
+
+/// What all events of a segment belong to.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// Counts segments.
+    pub sequence: u64,
+    /// All registers before its first instruction.
+    pub registers: [u32; REGISTERS],
+    /// Blocks that were translated before.
+    pub dictionary: u32,
+}
+
+/// A segment under way.
+pub struct Segment {
+    /// What it begins with.
+    pub start: Start,
+    chunks: Receiver<Full>,
+    empty: Sender<Chunk>,
+}
 
 type Chunk = Box<[u64]>;
 
-/// A filled chunk: how many words of it count.
-pub struct Full {
+/// A filled chunk.
+struct Full {
     chunk: Chunk,
     words: usize,
 }
 
-impl Full {
-    /// The events.
-    pub fn words(&self) -> &[u64] {
-        self.chunk.get(..self.words).unwrap_or_default()
+impl Segment {
+    /// Calls `take` with chunk after chunk, until the segment's end or an error.
+    pub fn read<E>(&self, mut take: impl FnMut(&[u64]) -> Result<(), E>) -> Result<(), E> {
+        let mut result = Ok(());
+        for full in &self.chunks {
+            if result.is_ok() {
+                result = take(full.chunk.get(..full.words).unwrap_or_default());
+            }
+            // The vCPU's side may be gone; then nobody needs the chunk.
+            let _ = self.empty.send(full.chunk);
+        }
+        result
     }
 }
 
 /// The vCPU's end.
 pub struct Writer {
+    cursor: &'static Cursor,
     chunk: Chunk,
-    next: usize,
-    full: SyncSender<Full>,
+    /// Gone when the recording is over: then the encoders' threads end.
+    segments: Option<Sender<Segment>>,
+    full: Option<Sender<Full>>,
     empty: Receiver<Chunk>,
-    /// The encoder is gone: events are written over each other from now on.
+    give_back: Sender<Chunk>,
+    sequence: u64,
+    /// Words of the segment that were handed over.
+    handed_over: u64,
+    /// The encoders are gone: events are written over each other from now on.
     discarding: bool,
 }
 
-/// The encoder's end.
-pub struct Reader {
-    full: Receiver<Full>,
-    empty: Sender<Chunk>,
-}
-
-/// Both ends of a ring.
-pub fn ring() -> (Writer, Reader) {
-    let chunk = || vec![0; CHUNK_WORDS].into_boxed_slice();
-    let (full, filled) = sync_channel(CHUNKS);
-    let (empty, emptied) = channel();
-    for _ in 1..CHUNKS {
-        // The receiver is right here, so this can't fail.
-        let _ = empty.send(chunk());
-    }
-    let writer = Writer { chunk: chunk(), next: 0, full, empty: emptied, discarding: false };
-    (writer, Reader { full: filled, empty })
+fn fresh() -> Chunk {
+    vec![0; CHUNK_WORDS + SLACK_WORDS].into_boxed_slice()
 }
 
 impl Writer {
-    /// Appends an event of one word.
+    /// The vCPU's end of a ring; encoders find segments where `segments` sends them. The cursor is the writer's alone, but
+    /// for the limit.
+    pub fn new(segments: Sender<Segment>, cursor: &'static Cursor) -> Writer {
+        let (give_back, empty) = channel();
+        for _ in 1..CHUNKS {
+            // The receiver is right here, so this can't fail.
+            let _ = give_back.send(fresh());
+        }
+        let mut writer = Writer {
+            cursor,
+            chunk: fresh(),
+            segments: Some(segments),
+            full: None,
+            empty,
+            give_back,
+            sequence: 0,
+            handed_over: 0,
+            discarding: true,
+        };
+        writer.rewind();
+        writer
+    }
+
     #[inline]
-    pub fn push_one(&mut self, word: u64) {
-        if let Some(place) = self.chunk.get_mut(self.next) {
-            *place = word;
-            self.next += 1;
-        } else {
-            self.push_one_slowly(word);
+    fn next(&self) -> u64 {
+        // SAFETY: only this thread, which is the vCPU's, and generated code on it use the cell.
+        unsafe { *self.cursor.next.get() }
+    }
+
+    /// Reads and clears [`Cursor::counted`].
+    #[inline]
+    pub fn take_counted(&self) -> u64 {
+        // SAFETY: as in `next`.
+        unsafe { std::mem::take(&mut *self.cursor.counted.get()) }
+    }
+
+    /// As [`take_counted`](Self::take_counted), for a count of instructions of one block.
+    #[inline]
+    pub fn take_started(&self) -> u32 {
+        self.take_counted() as u32
+    }
+
+    /// Reads and clears [`Cursor::opaque`].
+    pub fn take_opaque(&self) -> u64 {
+        // SAFETY: as in `next`.
+        unsafe { std::mem::take(&mut *self.cursor.opaque.get()) }
+    }
+
+    /// Sets [`Cursor::opaque`], and makes generated code call at the next block.
+    pub fn set_opaque(&self, site: u64) {
+        // SAFETY: as in `next`.
+        unsafe { *self.cursor.opaque.get() = site };
+        self.call_at_next_block();
+    }
+
+    fn start(&self) -> u64 {
+        self.chunk.as_ptr() as u64
+    }
+
+    /// Forgets the events of the chunk under way.
+    pub fn rewind(&mut self) {
+        // SAFETY: as in `next`.
+        unsafe { *self.cursor.next.get() = self.start() };
+        self.restore_limit();
+    }
+
+    /// Sets the limit that another thread may have set to 0.
+    pub fn restore_limit(&self) {
+        self.cursor.limit.store(self.start() + 8 * CHUNK_WORDS as u64, Ordering::SeqCst);
+    }
+
+    /// Makes generated code call at the next block.
+    pub fn call_at_next_block(&self) {
+        self.cursor.limit.store(0, Ordering::SeqCst);
+    }
+
+    /// Whether the chunk is full, as generated code sees it.
+    pub fn is_full(&self) -> bool {
+        self.next() >= self.start() + 8 * CHUNK_WORDS as u64
+    }
+
+    /// Words of the segment under way so far.
+    pub fn segment_words(&self) -> u64 {
+        self.handed_over + (self.next() - self.start()) / 8
+    }
+
+    /// How many segments have begun.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
+    }
+
+    /// Appends the words of one event.
+    #[inline]
+    pub fn push<const N: usize>(&mut self, words: [u64; N]) {
+        let mut next = self.next();
+        // Generated code may have used the slack for a block's accesses, but not all of it.
+        if next + 8 * N as u64 > self.start() + 8 * self.chunk.len() as u64 {
+            self.flush();
+            next = self.start();
+        }
+        // SAFETY: `next` is within the chunk, which is this writer's alone, and N words lie between it and the end: checked
+        // above. It is a multiple of 8: it starts at a word and moves by words.
+        unsafe {
+            let place = next as *mut u64;
+            for (at, word) in words.into_iter().enumerate() {
+                place.add(at).write(word);
+            }
+            *self.cursor.next.get() = next + 8 * N as u64;
         }
     }
 
-    /// Appends an event of two words. They are passed one by one to the end: as an array they would go through the
-    /// stack, where a wide load after two narrow stores waits for both, which doubled the cost of an access.
-    #[inline]
-    pub fn push_two(&mut self, first: u64, second: u64) {
-        if let Some([one, two]) = self.chunk.get_mut(self.next..).and_then(|rest| rest.first_chunk_mut::<2>())
-        {
-            *one = first;
-            *two = second;
-            self.next += 2;
-        } else {
-            self.push_two_slowly(first, second);
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn push_one_slowly(&mut self, word: u64) {
-        self.push(&[word]);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn push_two_slowly(&mut self, first: u64, second: u64) {
-        self.push(&[first, second]);
-    }
-
-    /// Appends the words of one event of any length up to 64.
-    pub fn push(&mut self, words: &[u64]) {
-        if self.chunk.len() - self.next < words.len() {
+    /// Appends the words of one event of any length up to a chunk.
+    pub fn push_all(&mut self, words: &[u64]) {
+        if (self.next() - self.start()) / 8 + words.len() as u64 > CHUNK_WORDS as u64 {
             self.flush();
         }
-        if let Some(room) = self.chunk.get_mut(self.next..self.next + words.len()) {
-            room.copy_from_slice(words);
-            self.next += words.len();
+        for word in words {
+            self.push([*word]);
         }
     }
 
     /// Hands over what there is, and waits for an empty chunk.
     pub fn flush(&mut self) {
-        let words = std::mem::take(&mut self.next);
-        if self.discarding || words == 0 {
-            return;
+        let words = (self.next() - self.start()) as usize / 8;
+        if let (Some(full), false) = (&self.full, self.discarding) {
+            if words > 0 {
+                match self.empty.recv() {
+                    Ok(fresh) => {
+                        let chunk = std::mem::replace(&mut self.chunk, fresh);
+                        self.handed_over += words as u64;
+                        self.discarding = full.send(Full { chunk, words }).is_err();
+                    }
+                    Err(_) => self.discarding = true,
+                }
+            }
         }
-        let Ok(fresh) = self.empty.recv() else {
-            self.discarding = true;
-            return;
-        };
-        let chunk = std::mem::replace(&mut self.chunk, fresh);
-        self.discarding = self.full.send(Full { chunk, words }).is_err();
+        self.rewind();
     }
 
-    /// No event is wanted any more.
+    /// Ends the segment under way, of whose last block so many instructions started, and begins another.
+    pub fn begin_segment(&mut self, registers: [u32; REGISTERS], dictionary: u32, started: u32) {
+        self.end_segment(started);
+        let (full, chunks) = channel();
+        let start = Start { sequence: self.sequence, registers, dictionary };
+        let segment = Segment { start, chunks, empty: self.give_back.clone() };
+        self.sequence += 1;
+        self.handed_over = 0;
+        self.full = Some(full);
+        self.discarding = self.segments.as_ref().is_none_or(|segments| segments.send(segment).is_err());
+        self.rewind();
+    }
+
+    fn end_segment(&mut self, started: u32) {
+        if self.full.is_some() && started != ALL_STARTED {
+            self.push([Tag::Started.word() | u64::from(started)]);
+        }
+        self.flush();
+        self.full = None;
+    }
+
+    /// Ends the recording with a last event.
+    pub fn end(&mut self, last: u64) {
+        self.push([last]);
+        self.flush();
+        self.discard();
+    }
+
+    /// The recording is over: no event is wanted any more.
     pub fn discard(&mut self) {
+        self.full = None;
+        self.segments = None;
         self.discarding = true;
-        self.next = 0;
-    }
-}
-
-impl Reader {
-    /// Waits for the next chunk; `None` once the writer is gone and all is read.
-    pub fn next(&self) -> Option<Full> {
-        self.full.recv().ok()
-    }
-
-    /// Gives a chunk back.
-    pub fn done(&self, full: Full) {
-        // The writer may be gone; then nobody needs the chunk.
-        let _ = self.empty.send(full.chunk);
+        self.rewind();
     }
 }
 
@@ -139,47 +280,60 @@ impl Reader {
 mod tests {
     use super::*;
 
+    fn writer() -> (Writer, Receiver<Segment>) {
+        let (sender, segments) = channel();
+        (Writer::new(sender, Box::leak(Box::default())), segments)
+    }
+
+    // SAFETY: as in the tracer, one thread uses it at a time.
+    unsafe impl Send for Writer {}
+
     #[test]
-    fn every_word_arrives_in_order() {
-        let (mut writer, reader) = ring();
+    fn every_word_arrives_in_order_in_its_segment() {
+        let (mut writer, segments) = writer();
+        const EVENTS: u64 = 3_000_000;
         let sent = std::thread::spawn(move || {
-            for number in 0..3_000_000u64 {
+            for number in 0..EVENTS {
+                if number % 100_000 == 0 {
+                    writer.begin_segment([number as u32; REGISTERS], 0, ALL_STARTED);
+                }
                 match number % 3 {
-                    0 => writer.push_one(number),
-                    1 => writer.push_two(number, number),
-                    _ => writer.push(&[number; 17]),
+                    0 => writer.push([number]),
+                    1 => writer.push([number, number]),
+                    _ => writer.push_all(&[number; 17]),
                 }
             }
-            writer.flush();
+            writer.end(EVENTS);
         });
-        let mut expected = (0..3_000_000u64).flat_map(|number| {
-            std::iter::repeat_n(
-                number,
-                match number % 3 {
-                    0 => 1,
-                    1 => 2,
-                    _ => 17,
-                },
-            )
-        });
-        while let Some(full) = reader.next() {
-            for word in full.words() {
-                assert_eq!(Some(*word), expected.next());
-            }
-            reader.done(full);
+        let words = |number: u64| std::iter::repeat_n(number, [1, 2, 17][number as usize % 3]);
+        let mut expected = (0..EVENTS).flat_map(words);
+        let mut last = 0;
+        for (count, segment) in (0u32..).zip(&segments) {
+            assert_eq!(segment.start.registers[0], count * 100_000);
+            segment
+                .read(|words| {
+                    for word in words {
+                        if let Some(expected) = expected.next() {
+                            assert_eq!(*word, expected);
+                        }
+                        last = *word;
+                    }
+                    Ok::<(), ()>(())
+                })
+                .unwrap();
         }
-        assert_eq!(expected.next(), None);
+        assert_eq!((expected.next(), last), (None, EVENTS));
         sent.join().unwrap();
     }
 
     #[test]
-    fn a_writer_without_a_reader_goes_on() {
-        let (mut writer, reader) = ring();
-        drop(reader);
-        for number in 0..10 * CHUNK_WORDS as u64 {
-            writer.push_one(number);
+    fn a_gone_reader_does_not_block_the_writer() {
+        let (mut writer, segments) = writer();
+        writer.begin_segment([0; REGISTERS], 0, ALL_STARTED);
+        drop(segments);
+        for number in 0..CHUNK_WORDS * CHUNKS * 2 {
+            writer.push([number as u64]);
         }
         writer.flush();
-        assert!(writer.discarding);
     }
 }

@@ -1,9 +1,7 @@
-//! Turns what QEMU tells of an access into a value and flags.
+//! Turns what QEMU tells of an access into a value.
 
-use ktrace_format::segment::access;
 use qemu_plugin_sys::{
-    qemu_plugin_mem_get_value, qemu_plugin_mem_is_big_endian, qemu_plugin_mem_size_shift,
-    qemu_plugin_mem_value_type, qemu_plugin_meminfo_t,
+    qemu_plugin_mem_get_value, qemu_plugin_mem_size_shift, qemu_plugin_mem_value_type, qemu_plugin_meminfo_t,
 };
 
 /// The logarithm of an access's size, if it is 8 bytes at most.
@@ -31,22 +29,15 @@ pub unsafe fn small_value(info: qemu_plugin_meminfo_t, shift: u32) -> u64 {
     unsafe { qemu_plugin_mem_get_value(info).data.u64_ & u64::MAX >> (64 - (8 << shift)) }
 }
 
-/// The flags (as in an opaque access of a trace) and the value of up to 16 bytes.
+/// The value of up to 16 bytes, zero-extended: bits 0 to 63, and those above.
 ///
 /// # Safety
 /// As for [`small_value`].
-pub unsafe fn any_value(info: qemu_plugin_meminfo_t, store: bool) -> (u8, [u64; 2]) {
+pub unsafe fn any_value(info: qemu_plugin_meminfo_t) -> [u64; 2] {
     // SAFETY: as the caller promises; the field of the union is the one that the type names.
     unsafe {
         let value = qemu_plugin_mem_get_value(info);
-        let mut flags = value.type_ as u8 & access::SIZE;
-        if store {
-            flags |= access::STORE;
-        }
-        if qemu_plugin_mem_is_big_endian(info) {
-            flags |= access::BIG_ENDIAN;
-        }
-        let value = match value.type_ {
+        match value.type_ {
             qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U8 => [u64::from(value.data.u8_), 0],
             qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U16 => [u64::from(value.data.u16_), 0],
             qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U32 => [u64::from(value.data.u32_), 0],
@@ -54,7 +45,6 @@ pub unsafe fn any_value(info: qemu_plugin_meminfo_t, store: bool) -> (u8, [u64; 
             qemu_plugin_mem_value_type::QEMU_PLUGIN_MEM_VALUE_U128 => {
                 [value.data.u128_.low, value.data.u128_.high]
             }
-        };
-        (flags, value)
+        }
     }
 }

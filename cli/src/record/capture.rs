@@ -31,6 +31,9 @@ pub enum CaptureError {
     /// The image cannot be written, or QEMU's files cannot be read.
     #[error(transparent)]
     Image(#[from] ImageError),
+    /// The plugin captures memory itself, in a patched QEMU, and could not.
+    #[error("{0}")]
+    Plugin(String),
     /// QEMU takes file names as JSON, and so as UTF-8.
     #[error("the path {} is not UTF-8", .0.display())]
     Path(PathBuf),

@@ -5,6 +5,7 @@
 //! | ktracer | `{"hello":{"qemu_version":…,"command_line":[…],"started":…}}`, first of all |
 //! | plugin | `{"memory_wanted":{}}`: the processor stands still before the first recorded instruction |
 //! | ktracer | `{"memory_ready":{"captured":true}}` or `{"memory_ready":{"captured":false,"reason":…}}` |
+//! | plugin | `{"memory_captured":{"bytes":N,"error":…}}`: it did so itself, inside a patched QEMU |
 //! | plugin | `{"progress":{"instructions":N,"bytes":N}}`, some times a second |
 //! | plugin | `{"finished":{…}}`, last of all ([`Finished`]) |
 //!
@@ -61,6 +62,7 @@ pub enum Reason {
 #[serde(rename_all = "snake_case")]
 enum Message {
     MemoryWanted {},
+    MemoryCaptured { bytes: u64, error: Option<String> },
     Progress { instructions: u64, bytes: u64 },
     Finished(Finished),
 }
@@ -112,6 +114,12 @@ impl Controller {
                     };
                     self.report(Event::Captured(result));
                     lines.write_line(&json!({ "memory_ready": answer }))?;
+                }
+                Ok(Message::MemoryCaptured { bytes, error }) => {
+                    self.report(Event::Captured(match error {
+                        None => Ok(bytes),
+                        Some(error) => Err(CaptureError::Plugin(error)),
+                    }));
                 }
                 Ok(Message::Progress { instructions, bytes }) => {
                     self.report(Event::Progress { instructions, bytes });

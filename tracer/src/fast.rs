@@ -1,0 +1,519 @@
+//! The vCPU's side on a patched QEMU: generated code appends blocks and accesses to the ring, and this module the rest.
+//!
+//! It relies on what `qemu-plugin.h` says of the functions in [`crate::api`]: a logged block did begin; records are in the
+//! order of execution; TLB fills come before the accesses that use them; discontinuities are told when the vCPU is ready to
+//! go on. What it does between two blocks, it does when generated code calls at the entry of the second
+//! ([`Vcpu::enter`]): because a chunk is full, or because something, on whatever thread, has set the limit to 0.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_char, c_void};
+
+use ktrace_format::segment::{Answer, Behind};
+
+use crate::api::{Api, MemoryRange, TlbFill, discontinuity, memory_kind, tlb};
+use crate::block::{Block, OpaqueSite};
+use crate::capture::capture;
+use crate::control::Message;
+use crate::device_writes::{Changed, DeviceWrites};
+use crate::event::{ALL_STARTED, EndReason, From, REGISTERS, Tag, access};
+use crate::names::Names;
+use crate::recorder::{Phase, Recorder, SEGMENT_INSTRUCTIONS, take};
+use crate::ring::CHUNK_WORDS;
+
+/// Blocks with more instructions than this count themselves: so a word in the ring stands for at most as many.
+pub const COUNTED_INSTRUCTIONS: u32 = 32;
+/// No segment has more instructions than this, whatever the blocks: well below what the format allows.
+const MOST_INSTRUCTIONS: u64 = ktrace_format::segment::INSTRUCTION_LIMIT as u64 / 4 * 3;
+/// A device write is recorded in pieces of this many bytes at most, so that each fits a chunk.
+const DEVICE_PIECE: usize = 32 << 10;
+/// Translation contexts: QEMU's MMU indexes.
+const CONTEXTS: usize = 16;
+const PAGES: usize = 1 << 20;
+
+/// Causes of discontinuities in a trace, besides the vectors 0 to 7.
+mod cause {
+    pub const RESET: u8 = 8;
+    pub const HOST_CALL: u8 = 9;
+    pub const SUPERVISOR_CALL: u8 = 2;
+    pub const PREFETCH_ABORT: u8 = 3;
+}
+
+/// Discontinuities since the last block.
+struct Pending {
+    cause: u8,
+    further: Vec<u64>,
+    from: From,
+    pc: u64,
+    registers: [u32; REGISTERS],
+}
+
+/// What is told of one segment for the estimate of the next one's length.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measured {
+    segments: u64,
+    instructions: u64,
+    words: u64,
+}
+
+/// See the [module](self).
+pub struct Vcpu {
+    /// What both paths share.
+    pub recorder: Recorder,
+    api: Api,
+    names: Names,
+    device_writes: &'static DeviceWrites,
+    /// What each context was last shown behind each virtual page: `Behind::bits`, or 0.
+    shown: [Option<Box<[u64]>>; CONTEXTS],
+    /// The name that QEMU gave with each physical page of devices.
+    devices: HashMap<u64, *const c_char>,
+    pending: Option<Pending>,
+    /// Words of all segments before each, by sequence number.
+    words_before: Vec<u64>,
+    /// Bounds on the instructions of each segment.
+    bounds: Vec<u64>,
+    measured: Measured,
+    /// Instructions in a thousand words, about.
+    density: u64,
+    /// Instructions in long blocks of the segment under way.
+    counted: u64,
+    /// Every block calls: how many instructions were recorded before the block under way, that block, and how many of its
+    /// instructions started if not all.
+    exact: Option<Exact>,
+}
+
+#[derive(Clone, Copy)]
+struct Exact {
+    before: u64,
+    segment: u64,
+    block: &'static Block,
+    started: Option<u32>,
+}
+
+impl Vcpu {
+    /// A vCPU that has not run yet.
+    pub fn new(recorder: Recorder, api: Api, names: Names, device_writes: &'static DeviceWrites) -> Self {
+        recorder.ring.call_at_next_block();
+        Vcpu {
+            recorder,
+            api,
+            names,
+            device_writes,
+            shown: [const { None }; CONTEXTS],
+            devices: HashMap::new(),
+            pending: None,
+            words_before: Vec::new(),
+            bounds: Vec::new(),
+            measured: Measured::default(),
+            density: 1300,
+            counted: 0,
+            exact: None,
+        }
+    }
+
+    /// A block is about to execute and to be logged.
+    pub fn enter(&mut self, block: &'static Block) {
+        // First of all, so that whoever sets it to 0 from now on is heard at the next block.
+        self.recorder.ring.restore_limit();
+        match self.recorder.phase {
+            Phase::Stopped => self.recorder.ring.rewind(),
+            Phase::Waiting if self.recorder.starts_with(block) => self.begin(block, 0),
+            Phase::Waiting => {
+                self.recorder.ring.rewind();
+                self.recorder.ring.call_at_next_block();
+            }
+            Phase::Recording if self.recorder.has_failed() => self.recorder.stop(),
+            Phase::Recording => {
+                if self.between(block).is_none() {
+                    self.recorder.fail_register();
+                }
+            }
+        }
+    }
+
+    /// An instruction in the middle of a block is about to execute, and the recording is to start with it.
+    pub fn start_inside(&mut self, block: &'static Block, index: u32) {
+        if self.recorder.phase != Phase::Waiting {
+            return;
+        }
+        if let Some(tail) = self.recorder.tail(block, index) {
+            self.begin(tail, index);
+            // Generated code has logged the whole block already, before what the recording begins with.
+            self.recorder.ring.push([Tag::Skipped.word() | u64::from(index)]);
+            self.recorder.ring.push([block_word(tail)]);
+            self.recorder.ring.call_at_next_block();
+        }
+    }
+
+    fn begin(&mut self, block: &'static Block, skipped: u32) {
+        let Some(registers) = self.recorder.registers_at(block) else {
+            self.recorder.fail_register();
+            return;
+        };
+        // What devices have written up to here is in the image; what they write while it is made is read again.
+        self.device_writes.take();
+        let captured = capture(&self.api, &self.recorder.options.directory);
+        self.recorder.control().tell(&match &captured {
+            Ok(bytes) => Message::MemoryCaptured { bytes: *bytes, error: None },
+            Err(error) => Message::MemoryCaptured { bytes: 0, error: Some(error.to_string()) },
+        });
+        self.recorder.note_capture(captured.map(drop).map_err(|error| error.to_string()));
+        self.recorder.skipped = skipped;
+        self.pending = None;
+        self.recorder.ring.take_opaque();
+        self.recorder.ring.take_counted();
+        self.words_before.push(0);
+        self.recorder.begin(&registers);
+        for context in 0..CONTEXTS {
+            let Some(pages) = &self.shown[context] else { continue };
+            for (page, bits) in (0u64..).zip(pages.iter()).filter(|(_, bits)| **bits != 0) {
+                self.recorder.tell_mapping([map_word(context, page << 12), *bits]);
+            }
+        }
+        for page in self.devices.keys().copied().collect::<Vec<_>>() {
+            self.tell_devices(page);
+        }
+        if self.recorder.options.stop_after.is_some_and(|count| count < 2 * self.chunk_bound()) {
+            self.exact = Some(Exact { before: 0, segment: 0, block, started: None });
+            self.recorder.ring.call_at_next_block();
+        }
+    }
+
+    /// The most instructions that a chunk can stand for.
+    fn chunk_bound(&self) -> u64 {
+        2 * CHUNK_WORDS as u64 * u64::from(COUNTED_INSTRUCTIONS)
+    }
+
+    /// Between two blocks of the recording. `None`: a register could not be read.
+    fn between(&mut self, block: &'static Block) -> Option<()> {
+        let site = self.recorder.ring.take_opaque();
+        if site != 0 && self.pending.is_none() {
+            // SAFETY: only sites of blocks, which are never freed, are stored there.
+            let site = unsafe { &*(site as *const OpaqueSite) };
+            self.recorder.record_results(site, Some(block), ALL_STARTED)?;
+        }
+        self.recorder.skipped = 0;
+        if take(&self.recorder.shared.was_reset) {
+            let registers = self.recorder.registers_at(block)?;
+            self.note_discontinuity(cause::RESET, From::Between, 0, registers);
+        }
+        self.push_discontinuities();
+        self.push_device_writes();
+        self.counted += self.recorder.ring.take_counted();
+        if let Some(mut exact) = self.exact {
+            let count = u64::from(exact.started.unwrap_or(exact.block.instructions));
+            (exact.before, exact.segment) = (exact.before + count, exact.segment + count);
+            if self.recorder.options.stop_after.is_some_and(|wanted| exact.before >= wanted) {
+                self.recorder.end(EndReason::StopAfter, ALL_STARTED, false);
+                return Some(());
+            }
+            (exact.block, exact.started) = (block, None);
+            self.exact = Some(exact);
+            self.recorder.ring.call_at_next_block();
+        }
+        if self.is_long_enough() {
+            self.cut(block)?;
+        } else if self.recorder.ring.is_full() {
+            self.recorder.ring.flush();
+            if self.exact.is_some() {
+                self.recorder.ring.call_at_next_block();
+            }
+        }
+        Some(())
+    }
+
+    /// Whether the segment is to end here.
+    fn is_long_enough(&mut self) -> bool {
+        let wanted = take(&self.recorder.shared.cut_wanted);
+        if let Some(exact) = self.exact {
+            return wanted || exact.segment >= SEGMENT_INSTRUCTIONS;
+        }
+        let words = self.recorder.ring.segment_words();
+        let bound = self.bound();
+        wanted
+            || (words.saturating_mul(self.density) / 1000).max(self.counted) >= SEGMENT_INSTRUCTIONS
+            || bound + self.chunk_bound() > MOST_INSTRUCTIONS
+            || self.must_be_exact(bound)
+    }
+
+    /// No more instructions than this are in the segment so far.
+    fn bound(&self) -> u64 {
+        self.recorder.ring.segment_words() * u64::from(COUNTED_INSTRUCTIONS) + self.counted
+    }
+
+    /// Whether the recording could come to its end before the next full chunk.
+    fn must_be_exact(&self, bound: u64) -> bool {
+        let Some(wanted) = self.recorder.options.stop_after else { return false };
+        let (segments, instructions) = self.recorder.shared.progress();
+        let open: u64 = self.bounds.iter().skip(segments as usize).sum();
+        instructions + open + bound + self.chunk_bound() >= wanted
+    }
+
+    fn cut(&mut self, block: &'static Block) -> Option<()> {
+        let registers = self.recorder.registers_at(block)?;
+        let bound = self.bound();
+        let exact = self.must_be_exact(bound);
+        let words = self.words_before.last().copied().unwrap_or_default() + self.recorder.ring.segment_words();
+        self.words_before.push(words);
+        self.bounds.push(bound);
+        self.recorder.cut(ALL_STARTED, &registers);
+        self.counted = 0;
+        self.measure();
+        if let Some(exact) = &mut self.exact {
+            exact.segment = 0;
+            self.recorder.ring.call_at_next_block();
+        } else if exact {
+            self.count_exactly(block);
+        }
+        Some(())
+    }
+
+    /// How many instructions a word stands for, by what the encoders have counted.
+    fn measure(&mut self) {
+        let (segments, instructions) = self.recorder.shared.progress();
+        let words = self.words_before.get(segments as usize).copied().unwrap_or_default();
+        let new = Measured { segments, instructions, words };
+        let (instructions, words) =
+            (new.instructions - self.measured.instructions, words.saturating_sub(self.measured.words));
+        if segments > self.measured.segments && words > 0 {
+            self.density = (instructions * 1000 / words).clamp(100, 1000 * u64::from(COUNTED_INSTRUCTIONS));
+            self.measured = new;
+        }
+    }
+
+    /// Waits until all segments before are counted, and counts every block from now on, so that the recording ends at the
+    /// right one.
+    fn count_exactly(&mut self, block: &'static Block) {
+        let before = loop {
+            let (segments, instructions) = self.recorder.shared.progress();
+            if segments + 1 >= self.recorder.ring.sequence() || self.recorder.has_failed() {
+                break instructions;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        };
+        self.exact = Some(Exact { before, segment: 0, block, started: None });
+        self.recorder.ring.call_at_next_block();
+    }
+
+    /// The instruction after an opaque one is about to execute.
+    pub fn after_opaque(&mut self, site: &OpaqueSite) {
+        let done = (u32::from(site.index) + 1).saturating_sub(self.recorder.skipped);
+        if self.recorder.phase == Phase::Recording && self.recorder.record_results(site, None, done).is_none() {
+            self.recorder.fail_register();
+        }
+    }
+
+    /// The only instruction of a block has made an access: `first` is the first word of its event without the owner.
+    pub fn alone_access(&mut self, block: &'static Block, first: u64, value: [u64; 2]) {
+        if self.recorder.phase != Phase::Recording {
+            return;
+        }
+        self.recorder.ring.push([Tag::Alone.word() | u64::from(block.serial)]);
+        if let Some(exact) = &mut self.exact
+            && exact.block.serial != block.serial
+            && let Some(index) = exact.block.index_of(block.address)
+        {
+            exact.started = Some(index + 1);
+        }
+        let mut owner = access::MODELLED;
+        if let Some(site) = block.opaque_at(0) {
+            owner = access::owner_of(site, 0);
+            if site.has_results() {
+                self.recorder.ring.set_opaque(std::ptr::from_ref(site) as u64);
+            }
+        }
+        let first = u64::from(owner) << access::OWNER_SHIFT | first;
+        if access::size(first) == 4 {
+            self.recorder.ring.push([first, value[0], value[1]]);
+        } else {
+            self.recorder.ring.push([first, value[0]]);
+        }
+    }
+
+    /// A discontinuity of one of QEMU's types.
+    pub fn discontinuity(&mut self, kind: u32, from: u64, to: u64) {
+        if self.recorder.phase != Phase::Recording {
+            return;
+        }
+        let Some(registers) = self.recorder.registers.read_all() else {
+            self.recorder.fail_register();
+            return;
+        };
+        let vector = (to & 0x1f) as u8 >> 2;
+        let (cause, from_kind) = match kind {
+            discontinuity::HOST_CALL => (cause::HOST_CALL, From::Between),
+            discontinuity::INTERRUPT => (vector, From::Between),
+            _ => match vector {
+                // The program counter is behind the instruction, which is the last of its block.
+                cause::SUPERVISOR_CALL => (vector, From::Between),
+                cause::PREFETCH_ABORT => (vector, From::Fetch),
+                _ => (vector, From::At),
+            },
+        };
+        self.note_discontinuity(cause, from_kind, from, registers);
+    }
+
+    fn note_discontinuity(&mut self, cause: u8, from: From, pc: u64, registers: [u32; REGISTERS]) {
+        // There are no results of an instruction before a discontinuity.
+        self.recorder.ring.take_opaque();
+        match &mut self.pending {
+            Some(pending) => {
+                pending.further.push(u64::from(cause));
+                pending.registers = registers;
+            }
+            None => {
+                if let Some(exact) = &mut self.exact
+                    && from != From::Between
+                    && let Some(index) = exact.block.index_of(pc as u32)
+                    && (from == From::At || exact.block.opaque_at(index).is_some())
+                {
+                    exact.started = Some(index + 1);
+                }
+                self.pending = Some(Pending { cause, further: Vec::new(), from, pc, registers });
+            }
+        }
+        self.recorder.ring.call_at_next_block();
+    }
+
+    fn push_discontinuities(&mut self) {
+        let Some(Pending { cause, further, from, pc, registers }) = self.pending.take() else { return };
+        let further = &further[..further.len().min(255)];
+        let first = Tag::Discontinuity.word()
+            | u64::from(cause)
+            | (further.len() as u64) << 8
+            | (from as u64) << 16;
+        let mut words = vec![first];
+        words.extend(registers.iter().copied().map(u64::from));
+        words.extend(further);
+        if from != From::Between {
+            words.push(pc);
+        }
+        self.recorder.ring.push_all(&words);
+        self.recorder.set_mode(&registers);
+        self.recorder.translation_may_have_changed(ALL_STARTED);
+    }
+
+    /// Records what devices have written since the last block: as memory holds it now.
+    fn push_device_writes(&mut self) {
+        for changed in self.device_writes.take() {
+            self.push_device_write(&changed);
+        }
+    }
+
+    fn push_device_write(&mut self, changed: &Changed) {
+        let mut bytes = vec![0; DEVICE_PIECE.min(changed.length)];
+        let mut done = 0;
+        while done < changed.length {
+            // SAFETY: QEMU has told of it since the last block, and loses no memory before it tells the vCPU.
+            let count = unsafe { changed.copy(done, &mut bytes) };
+            let data = bytes.get(..count).unwrap_or_default();
+            let first = Tag::DeviceWrite.word() | count as u64;
+            let mut words = vec![first, changed.physical + done as u64];
+            words.extend(data.chunks(8).map(|chunk| {
+                let mut word = [0; 8];
+                word[..chunk.len()].copy_from_slice(chunk);
+                u64::from_le_bytes(word)
+            }));
+            self.recorder.ring.push_all(&words);
+            done += count;
+        }
+    }
+
+    /// QEMU's TLB has a new entry.
+    pub fn tlb_filled(&mut self, fill: &TlbFill) {
+        let device_takes_part = fill.flags & (tlb::READ_IO | tlb::WRITE_IO) != 0;
+        let store = match fill.flags {
+            flags if flags & tlb::WRITE_IO != 0 => Answer::Device,
+            flags if flags & tlb::WRITE_DISCARD != 0 => Answer::Nothing,
+            _ => Answer::Memory,
+        };
+        let page = fill.hwaddr >> 12;
+        let behind = Behind::new(page, fill.flags & tlb::READ_IO != 0, store).bits();
+        let context = fill.mmu_idx as usize % CONTEXTS;
+        let pages = self.shown[context].get_or_insert_with(|| vec![0; PAGES].into_boxed_slice());
+        let Some(shown) = pages.get_mut(fill.vaddr as u32 as usize >> 12) else { return };
+        let is_news = *shown != behind;
+        if fill.page_size < 4096 && ((fill.vaddr ^ fill.hwaddr) & 0xfff != 0 || (is_news && *shown != 0)) {
+            self.recorder.fail(format!(
+                "the page of {} bytes at {:#010x} is not at the same place in its 4 KiB as in physical memory ({:#x}): \
+                 such mappings are not supported",
+                fill.page_size, fill.vaddr, fill.hwaddr
+            ));
+            return;
+        }
+        *shown = behind;
+        let is_recording = self.recorder.phase == Phase::Recording;
+        if device_takes_part && self.devices.get(&page) != Some(&fill.device) {
+            self.devices.insert(page, fill.device);
+            if is_recording {
+                self.tell_devices(page);
+            }
+        }
+        if is_news && is_recording {
+            self.recorder.tell_mapping([map_word(context, fill.vaddr), behind]);
+        }
+    }
+
+    /// Tells which devices answer in a physical page.
+    fn tell_devices(&mut self, page: u64) {
+        let (start, last) = (page << 12, page << 12 | 0xfff);
+        match self.devices.get(&page) {
+            Some(name) if !name.is_null() => {
+                // SAFETY: QEMU's names end with NUL and live for ever.
+                let name = unsafe { CStr::from_ptr(*name) }.to_string_lossy();
+                let number = self.names.number(&name);
+                self.recorder.tell_mapping([Tag::DeviceRange.word() | u64::from(number), start, last]);
+            }
+            _ => {
+                for (first, end, name) in devices_between(&self.api, start, last) {
+                    let number = self.names.number(&name);
+                    self.recorder.tell_mapping([Tag::DeviceRange.word() | u64::from(number), first, end]);
+                }
+            }
+        }
+    }
+
+    /// QEMU exits.
+    pub fn exit(&mut self) {
+        if self.recorder.phase == Phase::Recording {
+            let known = self.pending.is_some();
+            self.push_discontinuities();
+            self.push_device_writes();
+            // If the last instruction is opaque its results were never read.
+            self.recorder.end(EndReason::Exit, ALL_STARTED, !known);
+        }
+        self.recorder.stop();
+    }
+}
+
+/// The event that generated code writes for a block.
+pub fn block_word(block: &Block) -> u64 {
+    Tag::Block.word() | u64::from(ALL_STARTED) << 32 | u64::from(block.serial)
+}
+
+fn map_word(context: usize, address: u64) -> u64 {
+    Tag::Map.word() | (context as u64) << 32 | u64::from(address as u32)
+}
+
+/// The devices that answer in a range of physical addresses: first address, last address, name.
+fn devices_between(api: &Api, start: u64, last: u64) -> Vec<(u64, u64, String)> {
+    struct List {
+        start: u64,
+        last: u64,
+        found: Vec<(u64, u64, String)>,
+    }
+    unsafe extern "C" fn note(range: *const MemoryRange, list: *mut c_void) {
+        // SAFETY: QEMU passes a valid range, and the list that it was given below.
+        let (range, list) = unsafe { (&*range, &mut *list.cast::<List>()) };
+        let (first, last) = (range.start.max(list.start), (range.start.saturating_add(range.len - 1)).min(list.last));
+        let is_memory = matches!(range.kind, memory_kind::RAM | memory_kind::ROM);
+        if range.address_space == 0 && first <= last && !is_memory {
+            // SAFETY: QEMU's names end with NUL and live for ever.
+            let name = unsafe { CStr::from_ptr(range.name) }.to_string_lossy().into_owned();
+            list.found.push((first, last, name));
+        }
+    }
+    let mut list = List { start, last, found: Vec::new() };
+    // SAFETY: on the vCPU's thread, as the function asks; the list outlives the call.
+    unsafe { (api.for_each_memory_range)(note, std::ptr::from_mut(&mut list).cast()) };
+    list.found
+}

@@ -1,0 +1,297 @@
+//! What recording needs of the vCPU's side whichever path events take: registers, results of opaque instructions, the
+//! segments' starts, the end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+
+use ktrace_machine::arm::Mode;
+
+use crate::block::{Block, OpaqueSite, Registry};
+use crate::control::Control;
+use crate::encoder::Delta;
+use crate::event::{ALL_STARTED, EndReason, REGISTERS, Tag};
+use crate::options::Options;
+use crate::registers::{CPSR, PC, Registers};
+use crate::ring::Writer;
+use crate::shared::Shared;
+
+/// A segment ends at about this many instructions: it takes some milliseconds to execute again, which bounds the time of a
+/// seek.
+pub const SEGMENT_INSTRUCTIONS: u64 = 1 << 19;
+
+/// SCTLR.B: addresses of bytes and halfwords are not what the model says.
+const SCTLR_B: u64 = 1 << 7;
+
+/// How far the recording is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Before the start address.
+    Waiting,
+    /// Under way.
+    Recording,
+    /// Over, on whatever side it ended.
+    Stopped,
+}
+
+/// What a recorder is made of.
+pub struct Parts {
+    /// Blocks by their contents.
+    pub registry: Registry,
+    /// What the threads share.
+    pub shared: Arc<Shared>,
+    /// `ktracer record`.
+    pub control: Arc<Control>,
+    /// What the user asked for.
+    pub options: Options,
+    /// Where to tell each encoder of mappings.
+    pub deltas: Vec<Sender<Arc<Delta>>>,
+}
+
+/// See the [module](self).
+pub struct Recorder {
+    /// Where events go.
+    pub ring: Writer,
+    /// The guest's registers.
+    pub registers: Registers,
+    /// How far the recording is.
+    pub phase: Phase,
+    /// What the threads share.
+    pub shared: Arc<Shared>,
+    /// What the user asked for.
+    pub options: Options,
+    /// Instructions of the present block before the one that the recording starts with.
+    pub skipped: u32,
+    registry: Registry,
+    control: Arc<Control>,
+    cpsr: u32,
+    /// The system registers as last told.
+    translation: Option<[u64; 4]>,
+    /// Instructions that started of a block are counted.
+    counts_started: bool,
+    /// Where to tell the encoders what each other's segments show of mappings.
+    deltas: Vec<Sender<Arc<Delta>>>,
+    /// What the segment under way has shown of them.
+    mappings: Vec<u64>,
+}
+
+/// CPSR before the first instruction of a block, from what QEMU's register holds in the block's callback: QEMU has
+/// cleared ITSTATE by then, as the block's code knows it (`arm_tr_tb_start` in its target/arm/tcg/translate.c).
+fn entry_cpsr(block: &Block, cpsr: u32) -> u32 {
+    let mode = block.decoded.mode();
+    if mode.thumb() { mode.put_it_into(cpsr) } else { cpsr }
+}
+
+impl Recorder {
+    /// A recording that has not begun.
+    pub fn new(ring: Writer, registers: Registers, parts: Parts, counts_started: bool) -> Self {
+        let Parts { registry, shared, control, options, deltas } = parts;
+        Recorder {
+            ring,
+            registers,
+            phase: Phase::Waiting,
+            shared,
+            options,
+            skipped: 0,
+            registry,
+            control,
+            cpsr: 0,
+            translation: None,
+            counts_started,
+            deltas,
+            mappings: Vec::new(),
+        }
+    }
+
+    /// Tells the encoders what is behind virtual or physical addresses, in the words of a `Map` or `DeviceRange` event.
+    pub fn tell_mapping<const N: usize>(&mut self, words: [u64; N]) {
+        self.ring.push(words);
+        self.mappings.extend(words);
+    }
+
+    /// How many instructions of the block under way have started.
+    pub fn started_so_far(&self) -> u32 {
+        if self.counts_started { self.ring.take_started().saturating_sub(self.skipped) } else { ALL_STARTED }
+    }
+
+    /// The processor's mode as it translates a block.
+    pub fn translation_mode(&self) -> Option<Mode> {
+        self.registers.read(CPSR).map(Mode::from_cpsr)
+    }
+
+    /// The block with this code at this address.
+    pub fn translated(&mut self, address: u32, mode: Mode, code: &[u8]) -> Option<&'static Block> {
+        match self.registry.block(address, mode, code) {
+            Ok(block) => Some(block),
+            Err(error) => {
+                let state = if mode.thumb() { "T32" } else { "A32" };
+                self.fail(format!("the {state} block at {address:#010x} with code {code:02x?}: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Which instruction of a block the recording is to start with, if one of it.
+    pub fn start_index(&self, block: &Block) -> Option<u32> {
+        let start = self.options.start_at.filter(|_| self.phase == Phase::Waiting)?;
+        block.index_of(start)
+    }
+
+    /// Whether the recording is to start with this block.
+    pub fn starts_with(&self, block: &Block) -> bool {
+        self.options.start_at.is_none_or(|address| address == block.address)
+    }
+
+    /// The part of a block from an instruction on, as a block.
+    pub fn tail(&mut self, block: &'static Block, index: u32) -> Option<&'static Block> {
+        let address = block.decoded.address_of(index as usize);
+        let code = block.code.get((address - block.address) as usize..).unwrap_or_default();
+        let mode = block.decoded.mode_before(index as usize);
+        self.translated(address, mode, code)
+    }
+
+    /// `ktracer record`, if it started QEMU.
+    pub fn control(&self) -> &Control {
+        &self.control
+    }
+
+    /// The recording begins with the first segment.
+    pub fn begin(&mut self, registers: &[u32; REGISTERS]) {
+        self.phase = Phase::Recording;
+        self.cut(ALL_STARTED, registers);
+    }
+
+    /// Says so if the initial memory is not known.
+    pub fn note_capture(&self, result: Result<(), String>) {
+        // ktracer record tells its user itself.
+        if let (Err(reason), false) = (result, self.control.is_present()) {
+            eprintln!("ktracer: the guest's initial memory is not known: {reason}");
+        }
+    }
+
+    /// Ends the segment under way, of whose last block so many instructions started, and begins the next.
+    pub fn cut(&mut self, started: u32, registers: &[u32; REGISTERS]) {
+        self.cpsr = registers[CPSR];
+        if let Some(sequence) = self.ring.sequence().checked_sub(1) {
+            let delta = Arc::new(Delta { sequence, events: std::mem::take(&mut self.mappings) });
+            for worker in &self.deltas {
+                // An encoder that is gone needs nothing.
+                let _ = worker.send(Arc::clone(&delta));
+            }
+        }
+        self.ring.begin_segment(*registers, self.registry.len(), started);
+        self.translation = self.registers.translation(self.cpsr);
+        self.tell_translation(0);
+    }
+
+    /// Something happened after `index` instructions of the present block that can change what virtual addresses show.
+    pub fn translation_may_have_changed(&mut self, index: u32) {
+        let translation = self.registers.translation(self.cpsr);
+        if translation.is_some_and(|[sctlr, ..]| sctlr & SCTLR_B != 0) {
+            self.fail(
+                "the guest uses the big-endian memory of ARMv5 (SCTLR.B), which is not supported".to_owned(),
+            );
+            return;
+        }
+        if translation != self.translation {
+            self.translation = translation;
+            self.tell_translation(index);
+        }
+    }
+
+    fn tell_translation(&mut self, index: u32) {
+        let first = |words: u64| Tag::Translation.word() | u64::from(index) << 32 | words;
+        match self.translation {
+            Some([sctlr, ttbcr, ttbr0, ttbr1]) => self.ring.push([first(4), sctlr, ttbcr, ttbr0, ttbr1]),
+            None => self.ring.push([first(0)]),
+        }
+    }
+
+    /// All registers as a block is entered.
+    pub fn registers_at(&self, block: &Block) -> Option<[u32; REGISTERS]> {
+        let mut registers = self.registers.read_all()?;
+        registers[CPSR] = entry_cpsr(block, registers[CPSR]);
+        // QEMU's own is stale where blocks are chained.
+        registers[PC] = block.address;
+        Some(registers)
+    }
+
+    /// Notes registers after a discontinuity.
+    pub fn set_mode(&mut self, registers: &[u32; REGISTERS]) {
+        self.cpsr = registers[CPSR];
+    }
+
+    /// Records what an opaque instruction did, after `done` instructions of its block. `entered` is the block that begins
+    /// after it, unless the same goes on. `None`: a register could not be read.
+    pub fn record_results(&mut self, site: &OpaqueSite, entered: Option<&Block>, done: u32) -> Option<()> {
+        let opaque = &site.opaque;
+        if opaque.changes_mapping {
+            self.translation_may_have_changed(done);
+        }
+        if opaque.writes == 0 {
+            return Some(());
+        }
+        let before = self.cpsr;
+        if opaque.writes & 1 << CPSR != 0 {
+            let cpsr = self.registers.read(CPSR)?;
+            self.cpsr = entered.map_or(cpsr, |block| entry_cpsr(block, cpsr));
+        }
+        let written = opaque.written(before, self.cpsr);
+        // CPSR comes first: whether r8 to r14 follow depends on it.
+        let mut words = [0; REGISTERS + 1];
+        let mut count = 0;
+        for register in std::iter::once(CPSR).chain(0..CPSR).filter(|register| written >> register & 1 != 0) {
+            count += 1;
+            let value = match entered {
+                _ if register == CPSR => self.cpsr,
+                Some(block) if register == PC => block.address,
+                _ => self.registers.read(register)?,
+            };
+            if let Some(word) = words.get_mut(count) {
+                *word = u64::from(value);
+            }
+        }
+        words[0] = Tag::Results.word() | count as u64;
+        self.ring.push_all(words.get(..=count)?);
+        Some(())
+    }
+
+    /// Ends the recording.
+    pub fn end(&mut self, reason: EndReason, started: u32, open: bool) {
+        self.ring.end(Tag::End.word() | u64::from(started) << 32 | u64::from(open) << 8 | reason as u64);
+        self.stop();
+    }
+
+    /// Nothing is recorded any more.
+    pub fn stop(&mut self) {
+        self.phase = Phase::Stopped;
+        self.ring.discard();
+        self.shared.stopped.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether an encoder has failed.
+    pub fn has_failed(&self) -> bool {
+        self.shared.failed.load(Ordering::Relaxed)
+    }
+
+    /// Ends the recording because something is wrong on this side. What started of the present block is not known.
+    pub fn fail(&mut self, message: String) {
+        if self.phase == Phase::Stopped {
+            return;
+        }
+        if let Ok(mut error) = self.shared.error.lock() {
+            error.get_or_insert(message);
+        }
+        self.end(EndReason::Error, self.started_so_far(), true);
+    }
+
+    /// As [`fail`](Self::fail), for a register that QEMU does not give.
+    pub fn fail_register(&mut self) {
+        self.fail("QEMU did not give a register's value".to_owned());
+    }
+}
+
+/// Takes a flag.
+pub fn take(flag: &AtomicBool) -> bool {
+    flag.load(Ordering::SeqCst) && flag.swap(false, Ordering::SeqCst)
+}

@@ -28,8 +28,7 @@ fn ranges(api: &Api) -> Vec<Range> {
         };
         // SAFETY: QEMU's names end with NUL and live for ever.
         let name = unsafe { CStr::from_ptr(range.name) }.to_string_lossy().into_owned();
-        let region =
-            Region { start: range.start, length: range.len, kind, name, block_offset: range.offset };
+        let region = Region { start: range.start, length: range.len, kind, name, block_offset: range.offset };
         list.push(Range { region, space: range.address_space, data: range.data.cast() });
     }
     let mut list: Vec<Range> = Vec::new();

@@ -63,8 +63,7 @@ impl DeviceWrites {
                 last.length = last.length.max(length);
             }
             Some(last)
-                if last.physical + last.length as u64 == physical
-                    && last.data + last.length == new.data =>
+                if last.physical + last.length as u64 == physical && last.data + last.length == new.data =>
             {
                 last.length += length;
             }

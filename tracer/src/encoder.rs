@@ -21,7 +21,9 @@ pub enum SegmentError {
     #[error("the word {0:#018x} in the event ring is no event: this is a bug in ktracer")]
     BadEvent(u64),
     /// A modelled instruction made an access that no modelled instruction makes.
-    #[error("an access of {bytes} bytes at {address:#010x} by a modelled instruction: this is a bug in ktracer")]
+    #[error(
+        "an access of {bytes} bytes at {address:#010x} by a modelled instruction: this is a bug in ktracer"
+    )]
     BadAccess {
         /// Virtual address.
         address: u32,
@@ -126,7 +128,9 @@ impl Worker {
         while let Some((&first, rest)) = words.split_first() {
             words = rest;
             if first >> 63 == 0 {
-                let Some((&value, rest)) = words.split_first() else { return Err(SegmentError::BadEvent(first)) };
+                let Some((&value, rest)) = words.split_first() else {
+                    return Err(SegmentError::BadEvent(first));
+                };
                 words = rest;
                 let size = access::size(first);
                 if access::owner(first) == access::MODELLED && size <= 3 {
@@ -187,7 +191,11 @@ impl Worker {
         let started = started.min(std::mem::replace(&mut self.started, ALL_STARTED));
         if std::mem::take(&mut self.in_block) {
             self.skipped = 0;
-            if started == ALL_STARTED { self.encoder.end_whole_block() } else { self.encoder.end_block(started) }
+            if started == ALL_STARTED {
+                self.encoder.end_whole_block()
+            } else {
+                self.encoder.end_block(started)
+            }
         }
     }
 
@@ -204,7 +212,9 @@ impl Worker {
                 self.encoder.device(NameId(low), physical);
             }
             Tag::DeviceRange => {
-                let [start, last] = *take(words, 2, first)? else { return Err(SegmentError::BadEvent(first)) };
+                let [start, last] = *take(words, 2, first)? else {
+                    return Err(SegmentError::BadEvent(first));
+                };
                 self.encoder.device_range(start, last, NameId(low));
             }
             Tag::Results => {

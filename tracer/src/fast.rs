@@ -161,6 +161,7 @@ impl Vcpu {
         self.pending = None;
         self.recorder.ring.take_opaque();
         self.recorder.ring.take_counted();
+        take(&self.recorder.shared.was_reset);
         self.words_before.push(0);
         self.recorder.begin(&registers);
         for context in 0..CONTEXTS {
@@ -185,6 +186,10 @@ impl Vcpu {
 
     /// Between two blocks of the recording. `None`: a register could not be read.
     fn between(&mut self, block: &'static Block) -> Option<()> {
+        if take(&self.recorder.shared.was_reset) {
+            let registers = self.recorder.registers_at(block)?;
+            self.note_discontinuity(cause::RESET, From::Between, 0, registers);
+        }
         let site = self.recorder.ring.take_opaque();
         if site != 0 && self.pending.is_none() {
             // SAFETY: only sites of blocks, which are never freed, are stored there.
@@ -192,11 +197,9 @@ impl Vcpu {
             self.recorder.record_results(site, Some(block), ALL_STARTED)?;
         }
         self.recorder.skipped = 0;
-        if take(&self.recorder.shared.was_reset) {
-            let registers = self.recorder.registers_at(block)?;
-            self.note_discontinuity(cause::RESET, From::Between, 0, registers);
+        if self.push_discontinuities() {
+            self.recorder.translation_may_have_changed(ALL_STARTED);
         }
-        self.push_discontinuities();
         self.push_device_writes();
         self.counted += self.recorder.ring.take_counted();
         if let Some(mut exact) = self.exact {
@@ -252,7 +255,8 @@ impl Vcpu {
         let registers = self.recorder.registers_at(block)?;
         let bound = self.bound();
         let exact = self.must_be_exact(bound);
-        let words = self.words_before.last().copied().unwrap_or_default() + self.recorder.ring.segment_words();
+        let words =
+            self.words_before.last().copied().unwrap_or_default() + self.recorder.ring.segment_words();
         self.words_before.push(words);
         self.bounds.push(bound);
         self.recorder.cut(ALL_STARTED, &registers);
@@ -297,7 +301,8 @@ impl Vcpu {
     /// The instruction after an opaque one is about to execute.
     pub fn after_opaque(&mut self, site: &OpaqueSite) {
         let done = (u32::from(site.index) + 1).saturating_sub(self.recorder.skipped);
-        if self.recorder.phase == Phase::Recording && self.recorder.record_results(site, None, done).is_none() {
+        if self.recorder.phase == Phase::Recording && self.recorder.record_results(site, None, done).is_none()
+        {
             self.recorder.fail_register();
         }
     }
@@ -374,13 +379,12 @@ impl Vcpu {
         self.recorder.ring.call_at_next_block();
     }
 
-    fn push_discontinuities(&mut self) {
-        let Some(Pending { cause, further, from, pc, registers }) = self.pending.take() else { return };
+    /// True if there were any.
+    fn push_discontinuities(&mut self) -> bool {
+        let Some(Pending { cause, further, from, pc, registers }) = self.pending.take() else { return false };
         let further = &further[..further.len().min(255)];
-        let first = Tag::Discontinuity.word()
-            | u64::from(cause)
-            | (further.len() as u64) << 8
-            | (from as u64) << 16;
+        let first =
+            Tag::Discontinuity.word() | u64::from(cause) | (further.len() as u64) << 8 | (from as u64) << 16;
         let mut words = vec![first];
         words.extend(registers.iter().copied().map(u64::from));
         words.extend(further);
@@ -389,7 +393,7 @@ impl Vcpu {
         }
         self.recorder.ring.push_all(&words);
         self.recorder.set_mode(&registers);
-        self.recorder.translation_may_have_changed(ALL_STARTED);
+        true
     }
 
     /// Records what devices have written since the last block: as memory holds it now.
@@ -475,8 +479,7 @@ impl Vcpu {
     /// QEMU exits.
     pub fn exit(&mut self) {
         if self.recorder.phase == Phase::Recording {
-            let known = self.pending.is_some();
-            self.push_discontinuities();
+            let known = self.push_discontinuities();
             self.push_device_writes();
             // If the last instruction is opaque its results were never read.
             self.recorder.end(EndReason::Exit, ALL_STARTED, !known);
@@ -504,7 +507,8 @@ fn devices_between(api: &Api, start: u64, last: u64) -> Vec<(u64, u64, String)> 
     unsafe extern "C" fn note(range: *const MemoryRange, list: *mut c_void) {
         // SAFETY: QEMU passes a valid range, and the list that it was given below.
         let (range, list) = unsafe { (&*range, &mut *list.cast::<List>()) };
-        let (first, last) = (range.start.max(list.start), (range.start.saturating_add(range.len - 1)).min(list.last));
+        let (first, last) =
+            (range.start.max(list.start), (range.start.saturating_add(range.len - 1)).min(list.last));
         let is_memory = matches!(range.kind, memory_kind::RAM | memory_kind::ROM);
         if range.address_space == 0 && first <= last && !is_memory {
             // SAFETY: QEMU's names end with NUL and live for ever.

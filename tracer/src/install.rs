@@ -214,8 +214,13 @@ fn install(
         }
     };
     PLUGIN.store(id, Ordering::Relaxed);
-    let recorder =
-        RecorderParts { registry: Registry::new(blocks), shared: Arc::clone(&shared), control, options, deltas: tell };
+    let recorder = RecorderParts {
+        registry: Registry::new(blocks),
+        shared: Arc::clone(&shared),
+        control,
+        options,
+        deltas: tell,
+    };
     let parts = Parts {
         segments: Some(segments),
         recorder: Some(recorder),
@@ -606,7 +611,8 @@ unsafe fn modelled_access(info: qemu_plugin_meminfo_t, address: u64, direction: 
         let address = address as u32;
         let Some(shift) = small_size(info) else {
             guarded(|| {
-                vcpu.recorder.fail(format!("an access of 16 bytes at {address:#x} by a modelled instruction"));
+                vcpu.recorder
+                    .fail(format!("an access of 16 bytes at {address:#x} by a modelled instruction"));
             });
             return;
         };

@@ -53,7 +53,6 @@ impl Vcpu {
         }
     }
 
-
     /// A block is about to execute. `Some`: nothing was done yet, [`enter_slowly`](Self::enter_slowly) has to look at
     /// it, with this count of instructions that started of the block before.
     #[inline]

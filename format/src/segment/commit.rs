@@ -1,12 +1,12 @@
 //! Gives encoded segments their place, one after the other, and their indexes: what depends on everything before.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Head;
 use super::encoder::{Encoded, Finished, InitialMemory};
 use super::index::{IndexPage, IndexWriter};
-use super::local_memory::{LocalPage, line};
+use super::local_memory::{FirstSight, LocalPage, line};
+use super::page_table::PageTable;
 use crate::shadow::{LINE_BYTES, PAGE_BYTES};
 
 const LINES: usize = PAGE_BYTES / LINE_BYTES;
@@ -22,14 +22,14 @@ pub(super) struct KnownPage {
 /// See the [module](self).
 pub struct Committer<M> {
     initial: Arc<M>,
-    pages: HashMap<u64, Box<KnownPage>>,
+    pages: PageTable<Box<KnownPage>>,
     index: IndexWriter,
 }
 
 impl<M: InitialMemory> Committer<M> {
     /// One that knows nothing but the initial memory.
     pub fn new(initial: Arc<M>) -> std::io::Result<Self> {
-        Ok(Committer { initial, pages: HashMap::new(), index: IndexWriter::new()? })
+        Ok(Committer { initial, pages: PageTable::new(), index: IndexWriter::new()? })
     }
 
     /// Finishes the segment that follows those committed before; its first instruction is at position `first`.
@@ -49,7 +49,7 @@ impl<M: InitialMemory> Committer<M> {
                     .fold(0, |set, (line, flags)| set | u64::from(flags & bit != 0) << line)
             };
             let (read, written) = (set(line::READ), set(line::WRITTEN));
-            if let (true, Some(known)) = (read | written != 0, self.pages.get(&page.number)) {
+            if let (true, Some(known)) = (read | written != 0, self.pages.get(page.number)) {
                 touched.push(IndexPage { number: page.number, read, written, known });
             }
         }
@@ -65,12 +65,21 @@ impl<M: InitialMemory> Committer<M> {
     /// Marks lines of which a load saw a byte that was never seen before, or was other than last seen: something other
     /// than a store of this processor changed them, at the latest in this segment.
     fn mark_changes(&mut self, encoded: &mut Encoded) {
-        for sight in std::mem::take(&mut encoded.sights) {
-            let Some(page) = encoded.pages.touched_mut().get_mut(sight.page as usize) else { continue };
+        let Encoded { sights, pages, .. } = encoded;
+        for FirstSight { page, offset, mask, value } in sights.drain(..) {
+            let Some(page) = pages.touched_mut().get_mut(page as usize) else { continue };
+            let line = usize::from(offset) / LINE_BYTES % LINES;
+            if page.lines[line] & line::WRITTEN != 0 {
+                continue;
+            }
             let known = known_page(&mut self.pages, &*self.initial, page.number);
-            let offset = usize::from(sight.offset) % PAGE_BYTES;
-            let (line, bit) = (offset / LINE_BYTES, offset % LINE_BYTES);
-            if known.known[line] >> bit & 1 == 0 || known.data[offset] != sight.byte {
+            let seen = (0..8).filter(|at| mask >> at & 1 != 0);
+            let is_news =
+                seen.map(|at| (usize::from(offset) + at, (value >> (8 * at)) as u8)).any(|(at, byte)| {
+                    let at = at % PAGE_BYTES;
+                    known.known[line] >> (at % LINE_BYTES) & 1 == 0 || known.data[at] != byte
+                });
+            if is_news {
                 page.lines[line] |= line::WRITTEN;
             }
         }
@@ -96,11 +105,11 @@ impl<M: InitialMemory> Committer<M> {
 }
 
 fn known_page<'a, M: InitialMemory>(
-    pages: &'a mut HashMap<u64, Box<KnownPage>>,
+    pages: &'a mut PageTable<Box<KnownPage>>,
     initial: &M,
     number: u64,
 ) -> &'a mut KnownPage {
-    pages.entry(number).or_insert_with(|| {
+    pages.get_or_insert_with(number, || {
         let mut page = Box::new(KnownPage { known: [0; LINES], data: [0; PAGE_BYTES] });
         initial.fill(number, &mut page.data, &mut page.known);
         page

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::commit::Committer;
 use super::device_bytes::DeviceBytes;
 use super::devices::Devices;
-use super::local_memory::{AccessKind, FirstSight, LocalMemory, Pages, line};
+use super::local_memory::{AccessKind, FirstSight, LocalMemory, Pages, Sight, line};
 use super::target::write_target;
 use super::translations::{Behind, Translations};
 use super::{
@@ -206,7 +206,6 @@ pub struct SegmentEncoder<M> {
     translations: Translations,
     /// What the segment has said is behind each virtual page, with the generation in which it did.
     shown: Box<[(u32, Target)]>,
-    canonical: HashMap<u64, u64>,
     devices: Devices,
     /// What answers the next access, if that was told.
     next_device: Option<(NameId, u64)>,
@@ -260,7 +259,6 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             entry_numbers: HashMap::new(),
             translations: Translations::default(),
             shown: vec![(0, Target::Device); VIRTUAL_PAGES].into_boxed_slice(),
-            canonical: HashMap::new(),
             devices: Devices::default(),
             next_device: None,
             context: 0,
@@ -579,9 +577,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         self.device_writes += 1;
     }
 
-    fn canonical_page(&mut self, page: u64) -> u64 {
-        let initial = &self.initial;
-        *self.canonical.entry(page).or_insert_with(|| initial.canonical(page))
+    fn canonical_page(&self, page: u64) -> u64 {
+        self.initial.canonical(page)
     }
 
     /// What is behind the virtual page of `address` is `target` from the next access on, for loads and stores alike.
@@ -592,6 +589,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
     /// What is behind the virtual page of `address` for accesses of a translation context (at most 15) is this from the next
     /// access on.
     pub fn translate(&mut self, context: u8, address: u32, behind: Behind) {
+        let page = self.canonical_page(behind.page());
+        let behind = behind.resolved(page, self.initial.is_read_only(page));
         if self.translations.set(context, address, behind) {
             self.memory.unmap(address);
         }
@@ -603,11 +602,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
     }
 
     /// The target of an access in the context under way.
-    fn target(&mut self, address: u32, store: bool) -> Option<Target> {
-        let behind = self.translations.get(self.context, address)?;
-        let page = self.canonical_page(behind.page());
-        let initial = &self.initial;
-        Some(behind.target(store, page, || initial.is_read_only(page)))
+    fn target(&self, address: u32, store: bool) -> Option<Target> {
+        self.translations.get(self.context, address).map(|behind| behind.target(store))
     }
 
     /// The places of an access's first and last byte. Pages that changed are named before those that are new: a replay
@@ -709,13 +705,43 @@ impl<M: InitialMemory> SegmentEncoder<M> {
     #[cold]
     #[inline(never)]
     fn access_slowly(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) {
-        self.context = context;
         let bytes = 1 << kind.size;
+        if !kind.store
+            && let Some(sight) = self.memory.see(context, address, kind.size, value)
+        {
+            return self.note_sight(address, sight, &value.to_le_bytes()[..bytes]);
+        }
+        self.context = context;
         if kind.store {
             self.write_bytes(address, &value.to_le_bytes()[..bytes]);
         } else {
             self.load_slowly(address, bytes, value);
         }
+    }
+
+    /// A load of memory was not foreseen.
+    fn note_sight(&mut self, address: u32, sight: Sight, bytes: &[u8]) {
+        let Sight { page, unknown, changed } = sight;
+        if unknown == 0 {
+            self.surprise(surprise::VALUE);
+        } else {
+            let mut value = [0; 8];
+            value[..bytes.len()].copy_from_slice(bytes);
+            self.sights.push(FirstSight {
+                page,
+                offset: (address as usize % PAGE_BYTES) as u16,
+                mask: unknown,
+                value: u64::from_le_bytes(value),
+            });
+        }
+        if changed != 0 {
+            let page = self.memory.page_mut(page);
+            if page.device {
+                let line = address as usize % PAGE_BYTES / 64;
+                self.device_bytes.changed(page.number, line, changed);
+            }
+        }
+        self.streams[Stream::Values as usize].extend(bytes);
     }
 
     fn load_slowly(&mut self, address: u32, bytes: usize, value: u64) {
@@ -745,7 +771,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             page.lines[line] |= line::READ;
             if !page.knows(offset) {
                 known = false;
-                self.sights.push(FirstSight { page: key, offset: offset as u16, byte: *byte });
+                let value = u64::from(*byte);
+                self.sights.push(FirstSight { page: key, offset: offset as u16, mask: 1, value });
             } else if page.byte(offset) != *byte {
                 // Something other than a store of this processor changed it.
                 same = false;

@@ -6,8 +6,7 @@
 //! Every load and store of the guest goes through [`LocalMemory::access`], some thousand million in a recording. It handles
 //! loads and stores alike, without a branch on what they are: which comes next is what a processor can't guess.
 
-use std::collections::HashMap;
-
+use super::page_table::PageTable;
 use crate::shadow::{LINE_BYTES, PAGE_BYTES, mask_of_bytes};
 
 const LINES: usize = PAGE_BYTES / LINE_BYTES;
@@ -70,15 +69,28 @@ impl LocalPage {
     }
 }
 
-/// A byte that a load saw first: before it was not known to the segment.
+/// A load that saw bytes first: before, they were not known to the segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FirstSight {
     /// Which page, in the pool.
     pub page: u32,
-    /// Offset in the page.
+    /// Offset of the load's first byte in the page.
     pub offset: u16,
-    /// The byte.
-    pub byte: u8,
+    /// Which of the eight bytes from there are meant: bit n for byte n. They lie within one line.
+    pub mask: u8,
+    /// The bytes, the first in bits 0 to 7.
+    pub value: u64,
+}
+
+/// What a load met that was not foreseen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sight {
+    /// Which page, in the pool.
+    pub page: u32,
+    /// Bytes of it that the segment had not known, as in [`FirstSight::mask`].
+    pub unknown: u8,
+    /// Bytes of the line that were known and are other than they were; for the line's device writes.
+    pub changed: u64,
 }
 
 /// What a translation context (an MMU index of QEMU's) has found behind virtual pages.
@@ -103,7 +115,7 @@ pub(crate) struct LocalMemory {
     contexts: Vec<Option<Context>>,
     pages: Vec<LocalPage>,
     used: usize,
-    numbers: HashMap<u64, u32>,
+    numbers: PageTable<u32>,
 }
 
 /// Pages and their count, handed over when a segment ends.
@@ -134,14 +146,16 @@ impl LocalMemory {
             contexts: Vec::new(),
             pages: Vec::new(),
             used: 0,
-            numbers: HashMap::new(),
+            numbers: PageTable::new(),
         }
     }
 
     /// Nothing is known any more.
     pub fn begin_segment(&mut self) {
+        for page in self.pages.iter().take(self.used) {
+            self.numbers.set(page.number, NO_PAGE);
+        }
         self.used = 0;
-        self.numbers.clear();
         self.forget_contexts();
     }
 
@@ -158,6 +172,9 @@ impl LocalMemory {
 
     /// Gives the touched pages away, and takes other ones for the next segment.
     pub fn exchange(&mut self, pages: &mut Pages) {
+        for page in self.pages.iter().take(self.used) {
+            self.numbers.set(page.number, NO_PAGE);
+        }
         std::mem::swap(&mut self.pages, &mut pages.pages);
         pages.used = self.used;
         self.used = 0;
@@ -186,21 +203,22 @@ impl LocalMemory {
 
     /// The page of the pool for a physical page, fresh if the segment has not touched it yet.
     pub fn touch(&mut self, number: u64) -> u32 {
-        let next = self.used;
-        let page = *self.numbers.entry(number).or_insert(next as u32);
-        if page as usize == next {
-            self.used += 1;
-            match self.pages.get_mut(next) {
-                Some(page) => {
-                    page.number = number;
-                    page.lines = [0; LINES];
-                    page.known = [0; LINES];
-                    page.device = false;
-                }
-                None => self.pages.push(LocalPage { number, ..LocalPage::new() }),
-            }
+        if let Some(page) = self.numbers.get(number).copied().filter(|page| *page != NO_PAGE) {
+            return page;
         }
-        page
+        let next = self.used;
+        self.used += 1;
+        match self.pages.get_mut(next) {
+            Some(page) => {
+                page.number = number;
+                page.lines = [0; LINES];
+                page.known = [0; LINES];
+                page.device = false;
+            }
+            None => self.pages.push(LocalPage { number, ..LocalPage::new() }),
+        }
+        self.numbers.set(number, next as u32);
+        next as u32
     }
 
     /// A page of the pool.
@@ -237,6 +255,46 @@ impl LocalMemory {
         page.known[line] = old_known | known;
         page.lines[line] |= line::READ << store;
         true
+    }
+}
+
+/// No page of the pool.
+const NO_PAGE: u32 = u32::MAX;
+
+impl LocalMemory {
+    /// What a load that was not foreseen meets, if it is aligned and what is behind its page is known to be memory. All its
+    /// bytes are known afterwards.
+    pub fn see(&mut self, context: u8, address: u32, size: u32, value: u64) -> Option<Sight> {
+        let context = self.contexts.get(usize::from(context))?.as_ref()?;
+        let entry = context.pages[(address >> 12) as usize % VIRTUAL_PAGES];
+        let bytes = 1u32 << size;
+        if (entry >> 32) as u32 != self.generation || entry & 1 == 0 || address & (bytes - 1) != 0 {
+            return None;
+        }
+        let number = (entry >> 8) as u32 & 0xff_ffff;
+        let page = self.pages.get_mut(number as usize)?;
+        let offset = address as usize % PAGE_BYTES;
+        let (shift, line) = (offset % 8 * 8, offset / LINE_BYTES);
+        let mask = mask_of_bytes(bytes as usize) << shift;
+        let known = ((1u64 << bytes) - 1) << (offset % LINE_BYTES);
+        let old_word = page.words[offset / 8];
+        let word = old_word & !mask | value << shift;
+        let unknown = known & !page.known[line];
+        let mut changed = 0;
+        if word != old_word && unknown != known {
+            let differs = (word ^ old_word).to_le_bytes();
+            for (at, _) in differs.into_iter().enumerate().filter(|(_, byte)| *byte != 0) {
+                changed |= 1 << (offset / 8 * 8 % LINE_BYTES + at);
+            }
+            changed &= known & !unknown;
+        }
+        page.words[offset / 8] = word;
+        page.known[line] |= known;
+        page.lines[line] |= line::READ;
+        if changed != 0 {
+            page.lines[line] |= line::WRITTEN;
+        }
+        Some(Sight { page: number, unknown: (unknown >> (offset % LINE_BYTES)) as u8, changed })
     }
 }
 

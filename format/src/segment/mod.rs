@@ -10,6 +10,7 @@ mod devices;
 pub mod encoder;
 pub mod index;
 mod local_memory;
+mod page_table;
 mod target;
 mod translations;
 

@@ -18,7 +18,8 @@ pub enum Answer {
 }
 
 /// What is behind a virtual page: the physical page in bits 0 to 51, what answers loads in bit 60, what answers stores
-/// in bits 61 and 62, and bit 63 set.
+/// in bits 61 and 62, and bit 63 set. Where the encoder keeps it the page is the canonical one, and bit 59 is set if it is
+/// read-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Behind(u64);
 
@@ -62,15 +63,20 @@ impl Behind {
         }
     }
 
-    /// The target that a load or a store finds; `page` is the canonical number of the physical page.
-    pub(super) fn target(self, store: bool, page: u64, is_read_only: impl FnOnce() -> bool) -> Target {
+    /// The same with the canonical number of its physical page, which is read-only or not.
+    pub(super) fn resolved(self, page: u64, is_read_only: bool) -> Self {
+        Behind(self.0 & !PAGE_BITS | page & PAGE_BITS | u64::from(is_read_only) << 59)
+    }
+
+    /// The target that a load or a store finds.
+    pub(super) fn target(self, store: bool) -> Target {
         let is_device = if store { self.store() == Answer::Device } else { self.0 >> 60 & 1 != 0 };
         if is_device {
             Target::Device
-        } else if self.store() == Answer::Nothing || is_read_only() {
-            Target::Rom(page)
+        } else if self.store() == Answer::Nothing || self.0 >> 59 & 1 != 0 {
+            Target::Rom(self.page())
         } else {
-            Target::Ram(page)
+            Target::Ram(self.page())
         }
     }
 }
@@ -105,11 +111,11 @@ mod tests {
     #[test]
     fn loads_and_stores_can_meet_different_things() {
         let flash = Behind::new(5, false, Answer::Device);
-        assert_eq!(flash.target(false, 5, || false), Target::Ram(5));
-        assert_eq!(flash.target(true, 5, || false), Target::Device);
-        assert_eq!(Behind::both(Target::Rom(7)).target(false, 7, || false), Target::Rom(7));
-        assert_eq!(Behind::both(Target::Ram(7)).target(true, 9, || true), Target::Rom(9));
-        assert_eq!(Behind::both(Target::Device).target(false, 0, || false), Target::Device);
+        assert_eq!((flash.target(false), flash.target(true)), (Target::Ram(5), Target::Device));
+        assert_eq!(Behind::both(Target::Rom(7)).target(false), Target::Rom(7));
+        assert_eq!(Behind::both(Target::Ram(7)).resolved(9, true).target(true), Target::Rom(9));
+        assert_eq!(Behind::both(Target::Ram(7)).resolved(9, false).target(true), Target::Ram(9));
+        assert_eq!(Behind::both(Target::Device).target(false), Target::Device);
         assert_eq!(Behind::from_bits(flash.bits()), Some(flash));
         assert_eq!(Behind::from_bits(0), None);
     }

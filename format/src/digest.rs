@@ -20,7 +20,18 @@ impl Digest {
     /// One access: the value is zero-extended to 64 bits; a value of 16 bytes is two accesses of 8.
     #[inline]
     pub fn access(&mut self, address: u32, bytes: u8, store: bool, value: u64) {
-        let about = u64::from(address) | u64::from(bytes) << 32 | u64::from(store) << 40;
+        self.access_about(Self::about(address, bytes, store), value);
+    }
+
+    /// What is taken in of an access besides its value.
+    #[inline]
+    pub(crate) const fn about(address: u32, bytes: u8, store: bool) -> u64 {
+        address as u64 | (bytes as u64) << 32 | (store as u64) << 40
+    }
+
+    /// An access of which [`about`](Self::about) is known.
+    #[inline]
+    pub(crate) fn access_about(&mut self, about: u64, value: u64) {
         self.mix(value ^ about.wrapping_mul(ADDRESS_MULTIPLIER));
     }
 

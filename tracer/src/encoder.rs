@@ -125,22 +125,24 @@ impl Worker {
 
     fn chunk(&mut self, mut words: &[u64]) -> Result<(), SegmentError> {
         // The recording spends its time in this loop.
-        while let Some((&first, rest)) = words.split_first() {
-            words = rest;
+        while let Some(&first) = words.first() {
             if first >> 63 == 0 {
-                let Some((&value, rest)) = words.split_first() else {
-                    return Err(SegmentError::BadEvent(first));
-                };
-                words = rest;
-                let size = access::size(first);
-                if access::owner(first) == access::MODELLED && size <= 3 {
-                    let kind = AccessKind { size, store: access::store(first) };
-                    let value = value & mask_of_bytes(1 << size);
-                    self.encoder.access(access::context(first), first as u32, kind, value);
-                } else {
-                    self.unusual_access(first, value, &mut words)?;
+                let context = access::context(first);
+                let plain = access::plain(context);
+                let done = self.encoder.accesses(context, words, |first| access::kind(first, plain));
+                words = words.get(2 * done..).unwrap_or_default();
+                match *words {
+                    [first, value, ref rest @ ..] if first >> 63 == 0 => {
+                        words = rest;
+                        self.single_access(first, value, &mut words)?;
+                    }
+                    [first] if first >> 63 == 0 => return Err(SegmentError::BadEvent(first)),
+                    _ => {}
                 }
-            } else if first >> 56 == Tag::Block as u64 {
+                continue;
+            }
+            words = words.get(1..).unwrap_or_default();
+            if first >> 56 == Tag::Block as u64 {
                 let started = (first >> 32) as u32 & ALL_STARTED;
                 if started & self.started == ALL_STARTED && self.skipped == 0 {
                     self.encoder.end_whole_block();
@@ -161,11 +163,16 @@ impl Worker {
         Ok(())
     }
 
-    #[cold]
+    /// An access that takes a closer look, or an opaque instruction's.
     #[inline(never)]
-    fn unusual_access(&mut self, first: u64, value: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
+    fn single_access(&mut self, first: u64, value: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
         let (address, size) = (first as u32, access::size(first));
         let owner = access::owner(first);
+        if owner == access::MODELLED && size <= 3 {
+            let kind = AccessKind { size, store: access::store(first) };
+            self.encoder.access(access::context(first), address, kind, value & mask_of_bytes(1 << size));
+            return Ok(());
+        }
         if owner == access::MODELLED || size > 4 {
             return Err(SegmentError::BadAccess { address, bytes: 1 << size });
         }

@@ -104,6 +104,21 @@ pub mod access {
         (word >> 50) as u32
     }
 
+    /// Bits 36–38 the size, bits 32–35 the context, bit 49 a store; these others must be as [`plain`] says.
+    const CHECKED: u64 = 0xfffc_000f_0000_0000;
+
+    /// What [`CHECKED`] bits are for a modelled instruction's accesses in a context.
+    pub fn plain(context: u8) -> u64 {
+        u64::from(context & 15) << 32
+    }
+
+    /// The `AccessKind::number` of a modelled instruction's access in the context that `plain` is of; `None` for all other
+    /// words.
+    #[inline(always)]
+    pub fn kind(word: u64, plain: u64) -> Option<usize> {
+        (word & CHECKED == plain).then_some((word >> 36 & 7 | word >> 46 & 8) as usize)
+    }
+
     /// Where `owner` is.
     pub const OWNER_SHIFT: u32 = 50;
     /// A modelled instruction.

@@ -693,13 +693,26 @@ impl<M: InitialMemory> SegmentEncoder<M> {
     }
 
     /// A modelled instruction made an access in a translation context; `value` is zero-extended.
-    #[inline(always)]
     pub fn access(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) {
-        self.digest.access(address, 1 << kind.size, kind.store, value);
-        if !self.memory.access(context, address, kind, value) {
+        let number = kind.number();
+        let words = [u64::from(address), value];
+        let done = self.memory.run(context, &words, |_| Some(number), &mut self.digest);
+        if done == 0 {
+            self.digest.access(address, 1 << kind.size, kind.store, value);
             self.access_slowly(context, address, kind, value);
         }
         self.accesses += 1;
+    }
+
+    /// Modelled instructions made accesses in a translation context. Each is two words: the first has the virtual address
+    /// in bits 0 to 31, and `kind` makes an [`AccessKind::number`] of it; bits of the second above the access's size mean
+    /// nothing. Takes the accesses up to the first that `kind` does not understand or that is to be told with
+    /// [`access`](Self::access); returns how many.
+    #[inline(always)]
+    pub fn accesses(&mut self, context: u8, words: &[u64], kind: impl Fn(u64) -> Option<usize>) -> usize {
+        let count = self.memory.run(context, words, kind, &mut self.digest);
+        self.accesses += count as u64;
+        count
     }
 
     #[cold]

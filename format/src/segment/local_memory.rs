@@ -3,10 +3,11 @@
 //! Nothing of it outlives the segment, so that segments can be encoded side by side. Pages come from a pool that every
 //! segment fills anew from its start, which keeps it in the processor's cache.
 //!
-//! Every load and store of the guest goes through [`LocalMemory::access`], some thousand million in a recording. It handles
-//! loads and stores alike, without a branch on what they are: which comes next is what a processor can't guess.
+//! Every load and store of the guest goes through [`LocalMemory::run`], some thousand million in a recording. It handles
+//! loads and stores of all sizes alike, without a branch on what they are: which comes next is what a processor can't guess.
 
 use super::page_table::PageTable;
+use crate::digest::Digest;
 use crate::shadow::{LINE_BYTES, PAGE_BYTES, mask_of_bytes};
 
 const LINES: usize = PAGE_BYTES / LINE_BYTES;
@@ -100,7 +101,7 @@ struct Context {
     pages: Box<[u64]>,
 }
 
-/// How an access is made, for [`LocalMemory::access`].
+/// How an access is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AccessKind {
     /// The logarithm of its size in bytes, 0 to 3.
@@ -108,6 +109,69 @@ pub struct AccessKind {
     /// A store.
     pub store: bool,
 }
+
+impl AccessKind {
+    /// A number below 16.
+    #[inline]
+    pub fn number(self) -> usize {
+        self.size as usize & 7 | usize::from(self.store) << 3
+    }
+}
+
+/// What an access of one kind does.
+struct Action {
+    /// The value's bits.
+    value: u64,
+    /// One bit for each byte.
+    known: u64,
+    /// What the digest takes in besides address and value.
+    digest: u64,
+    /// The bit that a page must have for it.
+    allowed: u64,
+    /// Address bits that must not be set; for sizes that there are not, one always is.
+    aligned: u32,
+    /// Bits of the value that may be other than they were.
+    free: u64,
+    /// Bytes that may be unknown, one bit each.
+    free_known: u64,
+    /// What the line becomes.
+    line: u8,
+}
+
+const ACTIONS: [Action; 16] = {
+    const NONE: Action = Action {
+        value: 0,
+        known: 0,
+        digest: 0,
+        allowed: 0,
+        aligned: u32::MAX,
+        free: 0,
+        free_known: 0,
+        line: 0,
+    };
+    let mut actions = [NONE; 16];
+    let mut number = 0;
+    while number < 16 {
+        let (size, store) = (number as u32 & 7, number >= 8);
+        if size <= 3 {
+            let bytes = 1u32 << size;
+            let value = u64::MAX >> (64 - 8 * bytes);
+            let known = (1 << bytes) - 1;
+            actions[number] = Action {
+                value,
+                known,
+                digest: Digest::about(0, bytes as u8, store),
+                allowed: 1 << (store as u32),
+                aligned: bytes - 1,
+                free: if store { u64::MAX } else { 0 },
+                free_known: if store { u64::MAX } else { 0 },
+                line: if store { line::WRITTEN } else { line::READ },
+            };
+        }
+        number += 1;
+    }
+    actions
+};
 
 /// See the [module](self).
 pub(crate) struct LocalMemory {
@@ -226,35 +290,59 @@ impl LocalMemory {
         &mut self.pages[page as usize]
     }
 
-    /// Makes an access that is aligned and meets what the segment knows: a store, or a load of the value that was
-    /// expected. False: nothing was done, the access takes a closer look. `value` is zero-extended.
+    /// Makes accesses that are aligned and meet what the segment knows: stores, and loads of the values that were
+    /// expected; takes them into the digest. Each is two words, of which the first has the virtual address in bits 0 to 31
+    /// and is understood by `kind`, as an [`AccessKind::number`], and the second is the value, above whose size bits mean
+    /// nothing. Stops at the first word that `kind` does not understand, and at the first access that takes a closer look.
+    /// Returns how many were made.
     #[inline(always)]
-    pub fn access(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) -> bool {
-        let Some(Some(context)) = self.contexts.get(usize::from(context)) else { return false };
-        let entry = context.pages[(address >> 12) as usize % VIRTUAL_PAGES];
-        let bytes = 1u32 << kind.size;
-        let store = u64::from(kind.store);
-        let allowed = (entry >> 32) as u32 == self.generation && entry >> store & 1 != 0;
-        if !allowed || address & (bytes - 1) != 0 {
-            return false;
+    pub fn run(
+        &mut self,
+        context: u8,
+        words: &[u64],
+        kind: impl Fn(u64) -> Option<usize>,
+        digest: &mut Digest,
+    ) -> usize {
+        let Some(Some(context)) = self.contexts.get(usize::from(context)) else { return 0 };
+        let Ok(translations) = <&[u64; VIRTUAL_PAGES]>::try_from(&context.pages[..]) else { return 0 };
+        let (generation, pool) = (u64::from(self.generation), &mut self.pages[..]);
+        let mut now = *digest;
+        let (pairs, _) = words.as_chunks::<2>();
+        let mut count = 0;
+        for &[first, value] in pairs {
+            let Some(kind) = kind(first) else { break };
+            let action = &ACTIONS[kind & 15];
+            let address = first as u32;
+            let entry = translations[(address >> 12) as usize];
+            if entry >> 32 != generation || entry & action.allowed == 0 || address & action.aligned != 0 {
+                break;
+            }
+            let Some(page) = pool.get_mut((entry >> 8) as usize & 0xff_ffff) else { break };
+            let value = value & action.value;
+            let offset = address as usize % PAGE_BYTES;
+            let (shift, line) = (offset % 8 * 8, offset / LINE_BYTES);
+            let known = action.known << (offset % LINE_BYTES);
+            let (old_word, old_known) = (page.words[offset / 8], page.known[line]);
+            let word = old_word & !(action.value << shift) | value << shift;
+            // A load of known bytes that have the value expected changes neither; a store may do as it likes.
+            if (word ^ old_word) & !action.free | known & !old_known & !action.free_known != 0 {
+                break;
+            }
+            page.words[offset / 8] = word;
+            page.known[line] = old_known | known;
+            page.lines[line] |= action.line;
+            now.access_about(u64::from(address) | action.digest, value);
+            count += 1;
         }
-        let Some(page) = self.pages.get_mut((entry >> 8) as usize & 0xff_ffff) else { return false };
-        let offset = address as usize % PAGE_BYTES;
-        let (shift, line) = (offset % 8 * 8, offset / LINE_BYTES);
-        let mask = mask_of_bytes(bytes as usize) << shift;
-        let known = ((1u64 << bytes) - 1) << (offset % LINE_BYTES);
-        let old_word = page.words[offset / 8];
-        let word = old_word & !mask | value << shift;
-        let old_known = page.known[line];
-        // A load of known bytes that have the value expected changes neither; a store may do as it likes.
-        let foreseen = kind.store | (word == old_word && old_known & known == known);
-        if !foreseen {
-            return false;
-        }
-        page.words[offset / 8] = word;
-        page.known[line] = old_known | known;
-        page.lines[line] |= line::READ << store;
-        true
+        *digest = now;
+        count
+    }
+
+    /// Makes one access as [`run`](Self::run) does, which is not taken into a digest.
+    #[cfg(test)]
+    fn access(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) -> bool {
+        let words = [u64::from(address), value];
+        self.run(context, &words, |_| Some(kind.number()), &mut Digest::default()) == 1
     }
 }
 

@@ -345,7 +345,7 @@ impl Events {
         let segments = program.trace().segments();
         loop {
             let entry = segments.get(self.next_segment)?;
-            if entry.first > self.to {
+            if entry.first.min(self.position) > self.to {
                 return None;
             }
             if entry.first > self.position {
@@ -416,35 +416,38 @@ impl Events {
 
     /// Goes on by a block, or by what is left of one. False: the segment has no more.
     fn step(&mut self, proved: u64) -> Result<bool, Divergence> {
-        let engine = &mut self.engine;
-        let first = engine.head().first;
+        let engine = &self.engine;
         if engine.executed >= proved && (proved < engine.length() || engine.finished)
-            || first + engine.executed > self.to
+            || engine.head().first + engine.executed > self.to
         {
             return Ok(false);
         }
-        if engine.executed == engine.length() {
-            engine.run_to(engine.length())?;
-        } else if let Some(run) = engine.run {
-            let end = (engine.executed + u64::from(run.started - run.index)).min(proved);
-            if self.accessing.contains(engine.ordinal) {
-                engine.memory.set_log(Some(Vec::new()));
-                while engine.executed < end {
-                    let position = first + engine.executed;
-                    engine.run_to(engine.executed + 1)?;
-                    let accesses = engine.memory.logged().filter(|access| access.device.is_some());
-                    self.pending.extend(accesses.map(|access| Pending::Access(position, access)));
-                }
-                engine.memory.set_log(None);
-            } else {
-                engine.run_to(end)?;
-            }
-        } else {
-            engine.next_block()?;
-        }
-        let noted = engine.noted.iter_mut().flat_map(|noted| noted.drain(..));
+        let outcome = self.execute(proved);
+        let noted = self.engine.noted.iter_mut().flat_map(|noted| noted.drain(..));
         self.pending.extend(noted.map(Pending::Noted));
-        Ok(true)
+        outcome.map(|()| true)
+    }
+
+    fn execute(&mut self, proved: u64) -> Result<(), Divergence> {
+        let engine = &mut self.engine;
+        if engine.executed == engine.length() {
+            return engine.run_to(engine.length());
+        }
+        let Some(run) = engine.run else { return engine.next_block() };
+        let end = (engine.executed + u64::from(run.started - run.index)).min(proved);
+        if !self.accessing.contains(engine.ordinal) {
+            return engine.run_to(end);
+        }
+        engine.memory.set_log(Some(Vec::new()));
+        let mut outcome = Ok(());
+        while engine.executed < end && outcome.is_ok() {
+            let position = engine.head().first + engine.executed;
+            outcome = engine.run_to(engine.executed + 1);
+            let accesses = engine.memory.logged().filter(|access| access.device.is_some());
+            self.pending.extend(accesses.map(|access| Pending::Access(position, access)));
+        }
+        engine.memory.set_log(None);
+        outcome
     }
 
     /// The next event of what is pending; `None`: that is nothing that can be told.
@@ -507,11 +510,22 @@ impl Events {
         })
     }
 
+    /// What was proved a moment ago can't be executed again: this is a mistake in ktracer, and what it would show is not to be
+    /// trusted.
+    fn unrepeatable(&mut self, divergence: &Divergence) -> Unproved {
+        self.pending.clear();
+        self.proved = None;
+        self.behind = None;
+        let head = self.engine.head();
+        let (from, to) = (head.first + self.engine.executed, head.first + head.instructions);
+        Unproved { from, to, reason: divergence.to_string() }
+    }
+
     /// A stretch about which nothing is known, in as far as it is wanted.
     fn unknown(&mut self, mut unproved: Unproved) -> Option<Event> {
         unproved.from = unproved.from.max(self.from);
         self.position = self.position.max(unproved.to);
-        (unproved.from <= self.to && unproved.from < unproved.to).then_some(Event::Unknown(unproved))
+        (unproved.from <= self.to.min(unproved.to)).then_some(Event::Unknown(unproved))
     }
 }
 
@@ -531,27 +545,20 @@ impl Iterator for Events {
                     None => continue,
                 }
             }
-            let unknown = if let Some(proved) = self.proved {
-                match self.step(proved) {
+            let unknown = match (self.proved, self.behind.is_some()) {
+                (Some(proved), ends_badly) => match self.step(proved) {
                     Ok(true) => continue,
-                    Ok(false) => {
-                        self.proved = None;
-                        self.behind.take()
+                    // Or everything has been executed, and it is the end that is wrong, which is known.
+                    Err(divergence) if !(ends_badly && self.engine.executed >= proved) => {
+                        Some(self.unrepeatable(&divergence))
                     }
-                    Err(divergence) => {
-                        // What was proved a moment ago can't be executed again: this is a mistake in ktracer, and what it
-                        // would show is not to be trusted.
-                        self.pending.clear();
+                    _ => {
                         self.proved = None;
-                        self.behind = None;
-                        self.engine.memory.set_log(None);
-                        let head = self.engine.head();
-                        let (from, to) = (head.first + self.engine.executed, head.first + head.instructions);
-                        Some(Unproved { from, to, reason: divergence.to_string() })
+                        continue;
                     }
-                }
-            } else {
-                self.enter_segment()?.err()
+                },
+                (None, true) => self.behind.take(),
+                (None, false) => self.enter_segment()?.err(),
             };
             if let Some(event) = unknown.and_then(|unproved| self.unknown(unproved)) {
                 return Some(event);

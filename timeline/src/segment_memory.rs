@@ -14,8 +14,8 @@ use crate::watch::{Change, Watch};
 /// Pages that a replay keeps from one segment to the next: 64 MiB.
 const PAGE_LIMIT: usize = 12_000;
 
-/// Physical pages that one segment may touch: 1 GiB.
-const SEGMENT_PAGE_LIMIT: usize = 1 << 18;
+/// Physical pages that one segment may touch: 1 GiB. A test would not want to fill that.
+const SEGMENT_PAGE_LIMIT: usize = if cfg!(test) { 64 } else { 1 << 18 };
 
 /// A memory access, for those who watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -426,5 +426,58 @@ impl<J: Journal> Bus for SegmentMemory<J> {
             }
         }
         self.store_slowly(address, bytes, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{FullJournal, NoJournal};
+
+    /// Memory of a segment with these device writes.
+    fn memory<J: Journal>(writes: &[(u64, &[u8])]) -> SegmentMemory<J> {
+        let mut streams = Streams::default();
+        let stream = &mut streams.0[Stream::DeviceWrites as usize];
+        for (physical, bytes) in writes {
+            ktrace_format::varint::write(stream, *physical);
+            ktrace_format::varint::write(stream, bytes.len() as u64);
+            stream.extend(*bytes);
+        }
+        let mut memory = SegmentMemory::new();
+        memory.begin(Arc::new(streams)).unwrap();
+        memory
+    }
+
+    #[test]
+    fn a_device_write_makes_just_its_bytes_known() {
+        let mut bytes = [0u8; 5000];
+        bytes.iter_mut().zip(1..).for_each(|(byte, value)| *byte = (value % 251) as u8);
+        let start = 0x3f7f;
+        let mut memory: SegmentMemory<FullJournal> = memory(&[(start, &bytes)]);
+        memory.device_write().unwrap();
+        let known = |memory: &SegmentMemory<FullJournal>, address: u64| {
+            let page = memory.shadow.touched_page(address >> 12)?;
+            let offset = address as usize % PAGE_BYTES;
+            (page.known[offset / 64] >> (offset % 64) & 1 != 0).then_some(page.data[offset])
+        };
+        for address in 0x3000..0x6000u64 {
+            let written = address.checked_sub(start).and_then(|at| bytes.get(at as usize)).copied();
+            assert_eq!(known(&memory, address), written, "{address:#x}");
+        }
+        let (journal, shadow) = (&mut memory.journal, &mut memory.shadow);
+        journal.undo_to(0, shadow, &mut [], &mut []);
+        assert!((0x3000..0x6000).all(|address| known(&memory, address).is_none()));
+    }
+
+    #[test]
+    fn devices_can_not_fill_memory_with_pages() {
+        let writes: Vec<(u64, &[u8])> = (0..66).map(|page| (page << 12, &[1][..])).collect();
+        let mut memory: SegmentMemory<NoJournal> = memory(&writes);
+        for _ in 0..SEGMENT_PAGE_LIMIT {
+            memory.device_write().unwrap();
+        }
+        assert_eq!(memory.device_write(), Err(SegmentError::Stream(Stream::DeviceWrites)));
+        // Pages that are there already can be written to.
+        memory.device_write_page(0, 5, &[1]).unwrap();
     }
 }

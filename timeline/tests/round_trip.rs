@@ -8,11 +8,11 @@ use std::sync::Arc;
 use ktrace_format::segment::CHECKPOINT_BLOCKS;
 use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, UnknownMemory};
 use ktrace_format::{Position, TraceWriter};
-use ktrace_timeline::events::{self, Event, Events, Kind, Kinds};
+use ktrace_timeline::events::{Event, Events, Kind, Kinds};
 use ktrace_timeline::provenance::Provenance;
 use ktrace_timeline::{Program, Recording, Replay, verify};
 use proptest::prelude::*;
-use synthetic::{DeviceWrite, Discontinuity, Recorded, Sample, Step, record, setup, steps};
+use synthetic::{Recorded, Sample, Step, record, setup, steps, without_next};
 
 fn registers_at(recording: &mut Recording, position: u64) -> Vec<Option<u32>> {
     recording.seek(Position(position)).unwrap();
@@ -57,50 +57,10 @@ fn check(recorded: &Recorded) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// What the guest's log says of its events, by kind and in order.
-fn logged(program: &Program, recorded: &Recorded) -> Vec<Event> {
-    let mut events = Vec::new();
-    for Discontinuity { position, causes, last, to } in &recorded.discontinuities {
-        for (number, &cause) in causes.iter().enumerate() {
-            let raised = number == 0 && matches!(cause, 1 | 2 | 4 | 5 | 9) && last.is_some();
-            events.push(Event::Discontinuity(events::Discontinuity {
-                position: *position,
-                cause,
-                raised_by: raised.then(|| position - 1),
-                pc: last.filter(|_| raised),
-                to: (number + 1 == causes.len()).then_some(*to),
-            }));
-        }
-    }
-    for DeviceWrite { position, physical, bytes } in recorded.device_writes.iter().copied() {
-        events.push(Event::DeviceWrite(events::DeviceWrite { position, physical, bytes }));
-    }
-    for access in &recorded.device_accesses {
-        events.push(Event::DeviceAccess(events::DeviceAccess {
-            position: access.position,
-            device: program.trace().name(access.name).to_owned(),
-            physical: Some(access.physical),
-            address: access.address,
-            bytes: access.bytes as u8,
-            store: access.store,
-            value: access.value,
-        }));
-    }
-    events
-}
-
-/// Where it went on after what raised nothing depends on what the code computes; tests of their own check that.
-fn without_next(mut event: Event) -> Event {
-    if let Event::Discontinuity(discontinuity) = &mut event {
-        discontinuity.pc = discontinuity.pc.filter(|_| discontinuity.raised_by.is_some());
-    }
-    event
-}
-
 /// Compares the events with the guest's log: all of them, and some kinds in some range.
 fn check_events(program: &Arc<Program>, recorded: &Recorded) -> Result<(), TestCaseError> {
     let end = recorded.registers.len() as u64;
-    let logged = logged(program, recorded);
+    let logged = recorded.events(program);
     let mut random = fastrand::Rng::with_seed(end);
     let borders: Vec<u64> = program.trace().segments().iter().map(|segment| segment.first).collect();
     for round in 0..12 {

@@ -19,6 +19,8 @@ use ktrace_format::{TraceWriter, segment::access};
 use ktrace_machine::arm::Mode;
 use ktrace_machine::arm::block::Block;
 use ktrace_machine::arm::cpu::{Cpu, Exit, Registers};
+use ktrace_timeline::Program;
+use ktrace_timeline::events::{self, Event};
 use ktrace_timeline::provenance::Provenance;
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -178,6 +180,48 @@ pub struct Recorded {
     pub discontinuities: Vec<Discontinuity>,
     /// Segments that were written.
     pub segments: u64,
+}
+
+impl Recorded {
+    /// The guest's events by kind, and in order.
+    pub fn events(&self, program: &Program) -> Vec<Event> {
+        let mut all = Vec::new();
+        for Discontinuity { position, causes, last, to } in &self.discontinuities {
+            for (number, &cause) in causes.iter().enumerate() {
+                let raised = number == 0 && matches!(cause, 1 | 2 | 4 | 5 | 9) && last.is_some();
+                all.push(Event::Discontinuity(events::Discontinuity {
+                    position: *position,
+                    cause,
+                    raised_by: raised.then(|| position - 1),
+                    pc: last.filter(|_| raised),
+                    to: (number + 1 == causes.len()).then_some(*to),
+                }));
+            }
+        }
+        for DeviceWrite { position, physical, bytes } in self.device_writes.iter().copied() {
+            all.push(Event::DeviceWrite(events::DeviceWrite { position, physical, bytes }));
+        }
+        for access in &self.device_accesses {
+            all.push(Event::DeviceAccess(events::DeviceAccess {
+                position: access.position,
+                device: program.trace().name(access.name).to_owned(),
+                physical: Some(access.physical),
+                address: access.address,
+                bytes: access.bytes as u8,
+                store: access.store,
+                value: access.value,
+            }));
+        }
+        all
+    }
+}
+
+/// Where the processor would have gone on depends on what the code computes, and the log does not have it.
+pub fn without_next(mut event: Event) -> Event {
+    if let Event::Discontinuity(discontinuity) = &mut event {
+        discontinuity.pc = discontinuity.pc.filter(|_| discontinuity.raised_by.is_some());
+    }
+    event
 }
 
 struct KnownBlock {
@@ -348,7 +392,10 @@ impl Guest {
         self.samples.retain(|sample| sample.position != position);
         for place in places {
             let address = place.wrapping_add(self.random.u32(..8)).wrapping_sub(2);
-            self.take_sample(address);
+            // Where the code is, a replay also shows what executes.
+            if address >> 12 != code::slot(0) >> 12 {
+                self.take_sample(address);
+            }
         }
         self.sample();
     }

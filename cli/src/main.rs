@@ -4,6 +4,7 @@ mod condition;
 mod demo;
 mod disassembly;
 mod dump;
+mod events;
 mod info;
 mod output;
 mod record;
@@ -46,6 +47,8 @@ enum Command {
     Verify(verify::Arguments),
     /// Print what was executed: instructions, the registers they changed, the memory they read and wrote.
     Dump(dump::Arguments),
+    /// List interrupts, exceptions, writes of devices to memory, and accesses to devices.
+    Events(events::Arguments),
     /// Show what ktracer does, with the recording that comes with it; needs neither QEMU nor gdb.
     Demo,
 }
@@ -56,6 +59,7 @@ fn main() -> ExitCode {
         Command::Info(arguments) => info::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
+        Command::Events(arguments) => events::run(&arguments),
         Command::Demo => demo::run(),
     };
     result.unwrap_or_else(|error| {

@@ -1,4 +1,4 @@
-//! `ktracer info`, `verify`, `dump` and `demo` on the sample trace, on what is left of it after a tear, and with damage.
+//! `ktracer info`, `verify`, `dump`, `events` and `demo` on the sample trace, on what is left of it after a tear, and with damage.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -58,11 +58,12 @@ impl Copy {
 
     /// Nothing panics, and what is printed is either an error or a result.
     fn check_all_commands(&self, what: &str) {
-        let commands: [&[&str]; 4] = [
+        let commands: [&[&str]; 5] = [
             &["info", "--json"],
             &["verify", "--json"],
             &["dump", "--count", "3"],
             &["dump", "--from", "50%", "--count", "3", "--format", "json"],
+            &["events", "--count", "3"],
         ];
         for command in commands {
             let output = ktracer(command, self.path());
@@ -229,7 +230,7 @@ fn a_damaged_memory_image_is_noticed() {
 #[test]
 fn what_is_no_trace_is_refused() {
     let empty = tempfile::tempdir().unwrap();
-    for command in ["info", "verify", "dump"] {
+    for command in ["info", "verify", "dump", "events"] {
         for directory in [empty.path(), Path::new("/nonexistent")] {
             let output = ktracer(&[command], directory);
             assert_eq!(output.status.code(), Some(1));
@@ -301,6 +302,70 @@ r6=00000000  r7=00000000  r8=00000000  r9=00000000 r10=00000000 r11=00000000
     assert_eq!(output, expected);
 }
 
+/// Every access to a device that `dump` shows is an event, with the same values.
+#[test]
+fn events_are_what_dump_shows_of_devices() {
+    let range = ["--from", "3559000", "--to", "3560999", "--json"];
+    let output = ktracer(&[&["events", "--kind", "io"], &range[..]].concat(), &directory());
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    let events = lines(&output);
+    let dump = ["dump", "--from", "3559000", "--count", "2000", "--format", "json"];
+    let mut expected = Vec::new();
+    for line in lines(&ktracer(&dump, &directory())) {
+        for access in line["memory"].as_array().unwrap().iter().filter(|access| !access["device"].is_null()) {
+            let mut event = access.clone();
+            event["position"] = line["position"].clone();
+            event["kind"] = "io".into();
+            expected.push(event);
+        }
+    }
+    assert!(expected.len() > 3, "{expected:?}");
+    assert_eq!(events, expected);
+}
+
+#[test]
+fn events_are_a_table_for_people() {
+    let output = ktracer(&["events", "--count", "2"], &directory());
+    let expected = " position  kind       details
+      129  io         write 0x00000000  [09000030] pl011 at physical 0x09000030
+      132  io         write 0x00000070  [0900002c] pl011 at physical 0x0900002c
+";
+    assert_eq!(text(&output), expected);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("does not see what devices write to memory"));
+    let none = ktracer(&["events", "--kind", "irq,exception", "--kind", "exception"], &directory());
+    assert_eq!(text(&none), " position  kind       details\n");
+    assert_eq!(String::from_utf8_lossy(&none.stderr), "", "it concerns dma only");
+    assert_eq!(text(&ktracer(&["events", "--to", "128"], &directory())).lines().count(), 1);
+    assert_eq!(text(&ktracer(&["events", "--from", "129", "--to", "129"], &directory())).lines().count(), 2);
+    assert_eq!(ktracer(&["events", "--kind", "nmi"], &directory()).status.code(), Some(2));
+}
+
+/// A table that says what it lacks, and an end that is told on standard error.
+#[test]
+fn events_go_on_behind_damage_and_tell_of_a_tear() {
+    let copy = Copy::new();
+    let segments = Trace::open(&directory()).unwrap().segments().to_vec();
+    let damaged = segments[1];
+    copy.flip(damaged.offset as usize + HEAD_BYTES + 500);
+    let output = ktracer(&["events", "--json"], copy.path());
+    assert_eq!(output.status.code(), Some(0));
+    let found = lines(&output);
+    let unknown: Vec<_> = found.iter().filter(|line| !line["unknown"].is_null()).collect();
+    assert_eq!(unknown.len(), 1, "{unknown:?}");
+    assert_eq!(
+        (&unknown[0]["unknown"]["from"], &unknown[0]["unknown"]["to"]),
+        (&damaged.first.into(), &damaged.end().into())
+    );
+    let last = found.last().unwrap()["position"].as_u64().unwrap();
+    assert!(last > damaged.end(), "it goes on: {last}");
+
+    copy.write(&copy.original[..segments[2].offset as usize + 1000]);
+    let output = ktracer(&["events"], copy.path());
+    assert_eq!(output.status.code(), Some(0));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("the trace is torn at position"));
+}
+
 #[test]
 fn text_shows_devices_by_name() {
     let demo = text(&Command::new(env!("CARGO_BIN_EXE_ktracer")).arg("demo").output().unwrap());
@@ -312,17 +377,22 @@ fn text_shows_devices_by_name() {
 
 #[test]
 fn a_reader_that_leaves_early_is_no_error() {
-    let mut dump = Command::new(env!("CARGO_BIN_EXE_ktracer"))
-        .arg("dump")
-        .arg(directory())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let start = |command: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_ktracer"));
+        child.arg(command).arg(directory()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        child.spawn().unwrap()
+    };
+    let mut dump = start("dump");
     let mut first = String::new();
     BufReader::new(dump.stdout.take().unwrap()).read_line(&mut first).unwrap();
     assert!(first.trim_start().starts_with("0  00000000"), "{first}");
     let output = dump.wait_with_output().unwrap();
     assert!(output.status.success());
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    // The events of the sample fit into the pipe: this reader leaves before they come.
+    let mut events = start("events");
+    drop(events.stdout.take());
+    let output = events.wait_with_output().unwrap();
+    assert!(output.status.success());
+    assert!(String::from_utf8_lossy(&output.stderr).lines().all(|line| line.contains("note:")));
 }

@@ -12,7 +12,7 @@ use crate::header::{FORMAT_VERSION, Header, Totals};
 use crate::record::{self, Record, RecordError};
 use crate::segment::encoder::entry_key;
 use crate::segment::index::PackedIndex;
-use crate::segment::{Head, STREAMS, SegmentError, Streams};
+use crate::segment::{Head, STREAMS, SegmentError, Stream, Streams};
 use crate::writer::{CLOSE_MARK, TRACE_FILE, kind};
 
 /// Why a trace can't be opened, or a part of it not read.
@@ -501,6 +501,13 @@ impl Trace {
         let error = |source| TraceError::Segment { path: self.path.clone(), offset: segment.offset, source };
         let (_, rest) = Head::read(self.payload(segment.offset, kind::SEGMENT)?).map_err(error)?;
         Streams::lengths(rest).map_err(error)
+    }
+
+    /// Reads one stream of a segment; the others stay empty.
+    pub fn read_stream(&self, segment: &SegmentEntry, stream: Stream) -> Result<Streams, TraceError> {
+        let error = |source| TraceError::Segment { path: self.path.clone(), offset: segment.offset, source };
+        let (_, rest) = Head::read(self.payload(segment.offset, kind::SEGMENT)?).map_err(error)?;
+        Streams::read_one(rest, stream).map_err(error)
     }
 
     /// Reads a segment's head only.

@@ -7,12 +7,28 @@ use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 
 use crate::target::Guest;
 use ktrace_timeline::destination::Destination;
+use ktrace_timeline::events::{Kind, Kinds};
+use ktrace_timeline::provenance::{Provenance, runs};
+
+/// Events that are shown where no number is given.
+const EVENTS_SHOWN: usize = 10;
+/// Events, and lines of provenance, that are shown at most: gdb waits for them.
+const LINES_SHOWN: usize = 1000;
+/// Bytes whose provenance can be asked for at once.
+const PROVENANCE_LIMIT: u32 = 1 << 16;
 
 const HELP: &str = "\
 monitor when        the position: instructions since the start of the recording
 monitor goto N      go to position N; also N% of the recording, +N or -N
                     instructions from here, start, end
 monitor info        what is recorded
+monitor events [irq|exception|dma|io] [N]
+                    the next N (10) events of a kind, or of all, from here on:
+                    interrupts, exceptions, writes of devices to memory,
+                    accesses of the program to devices
+monitor provenance ADDR [LEN]
+                    where the bytes of memory at a virtual address come from:
+                    the instruction that stored them, a device, ...
 monitor help        this text
 
 gdb does not notice a `monitor goto`: type `maintenance flush register-cache`
@@ -43,6 +59,13 @@ fn execute(guest: &mut Guest, command: &str) -> String {
             "monitor goto needs a position, for example `monitor goto 50%`\n".to_owned()
         }
         (Some("info"), None, _) => format!("{}\nposition {}", guest.replay.summary().trim_end(), when(guest)),
+        (Some("events"), one, other) if words.next().is_none() => events(guest, one, other),
+        (Some("provenance"), Some(address), length) if words.next().is_none() => {
+            provenance(guest, address, length)
+        }
+        (Some("provenance"), None, _) => {
+            "monitor provenance needs an address, for example `monitor provenance 0x40001000 16`\n".to_owned()
+        }
         (Some("help"), ..) | (None, ..) => HELP.to_owned(),
         _ => format!("unknown command `{}`; `monitor help` lists them\n", command.trim()),
     }
@@ -57,6 +80,72 @@ fn goto(guest: &mut Guest, destination: &str) -> String {
     match sought {
         Ok(()) => when(guest),
         Err(reason) => format!("not moved: {reason}\n"),
+    }
+}
+
+/// The next events. The arguments, a kind and a number, may both be missing.
+fn events(guest: &mut Guest, one: Option<&str>, other: Option<&str>) -> String {
+    let (kind, count) = match (one, one.and_then(Kind::with_name)) {
+        (Some(_), Some(kind)) => (Some(kind), other),
+        // The number alone; with a second argument the first must be a kind.
+        (one, _) if other.is_none() => (None, one),
+        _ => {
+            return format!("`{}` is no kind of event: irq, exception, dma or io\n", one.unwrap_or_default());
+        }
+    };
+    let count = match count.map(str::parse) {
+        None => EVENTS_SHOWN,
+        Some(Ok(count)) if (1..=LINES_SHOWN).contains(&count) => count,
+        Some(_) => {
+            return format!(
+                "`{}` is no kind of event (irq, exception, dma, io) and no number of events (1 to {LINES_SHOWN})\n",
+                count.unwrap_or_default()
+            );
+        }
+    };
+    let kinds = kind.map_or(Kinds::ALL, |kind| Kinds::from_iter([kind]));
+    let mut text = String::new();
+    for event in guest.replay.events(kinds).take(count) {
+        let kind = event.kind().map_or("unknown", Kind::name);
+        text += &format!("{:>14}  {kind:<9}  {event}\n", event.position());
+    }
+    if text.is_empty() {
+        text = "none from here to the end of the recording\n".to_owned();
+    }
+    text
+}
+
+/// Where memory comes from: a line for each run of bytes with the same provenance.
+fn provenance(guest: &mut Guest, address: &str, length: Option<&str>) -> String {
+    let Some(start) = number(address) else { return format!("`{address}` is no 32-bit address\n") };
+    let length = match length.map(|length| (length, number(length))) {
+        None => 1,
+        Some((_, Some(length))) if (1..=PROVENANCE_LIMIT).contains(&length) => length,
+        Some((text, _)) => return format!("`{text}` is no length from 1 to {PROVENANCE_LIMIT}\n"),
+    };
+    // The address space ends; this does not go on at its start.
+    let length = u64::from(length).min((1 << 32) - u64::from(start)) as usize;
+    let mut bytes = vec![Provenance::Unknown; length];
+    if let Err(error) = guest.replay.provenance(start, &mut bytes) {
+        return format!("not known: {error}\n");
+    }
+    let mut text = String::new();
+    for (shown, (range, provenance)) in runs(&bytes).enumerate() {
+        if shown == LINES_SHOWN {
+            text += &format!("and more from {:#010x} on\n", start + range.start as u32);
+            break;
+        }
+        let (first, last) = (start + range.start as u32, start + (range.end - 1) as u32);
+        text += &format!("{first:#010x}-{last:#010x}  {provenance}\n");
+    }
+    text
+}
+
+/// A number of 32 bits: hexadecimal with 0x, else decimal.
+fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+        None => text.parse().ok(),
     }
 }
 
@@ -107,6 +196,17 @@ mod tests {
             ("goto -1", "out of the recording"),
             ("goto somewhere", "is no position"),
             ("goto 1 2", "unknown command"),
+            ("events never", "`never` is no kind of event (irq, exception, dma, io) and no number"),
+            ("events never 3", "`never` is no kind of event: irq"),
+            ("events irq 0", "no number of events (1 to 1000)"),
+            ("events irq 1001", "no number of events (1 to 1000)"),
+            ("events irq 1 1", "unknown command"),
+            ("provenance", "needs an address"),
+            ("provenance here", "`here` is no 32-bit address"),
+            ("provenance 0x100000000", "no 32-bit address"),
+            ("provenance 0 0", "`0` is no length from 1 to 65536"),
+            ("provenance 0 0x10001", "no length"),
+            ("provenance 0 1 1", "unknown command"),
             ("dance", "unknown command `dance`; `monitor help`"),
         ] {
             let answer = execute(&mut guest, command);
@@ -116,10 +216,50 @@ mod tests {
     }
 
     #[test]
+    fn events_are_told_from_here_on() {
+        let mut guest = Guest::new(Box::new(SyntheticRecording::short()));
+        let lines = |guest: &mut Guest, command: &str| -> Vec<String> {
+            execute(guest, command).lines().map(str::to_owned).collect()
+        };
+        let all = lines(&mut guest, "events");
+        assert_eq!(all.len(), EVENTS_SHOWN);
+        assert_eq!(all[0], "             0  irq        IRQ, before 0x00008008, to 0x00000018");
+        assert_eq!(all[1], "             2  dma        2 bytes to physical 0x40000000");
+        assert_eq!(lines(&mut guest, "events 3"), all[..3]);
+        assert_eq!(lines(&mut guest, "events 1000").len(), 14, "up to the end");
+        execute(&mut guest, "goto 4");
+        assert_eq!(lines(&mut guest, "events irq 2"), [&all[2][..], &all[4]]);
+        assert_eq!(lines(&mut guest, "events dma 1"), [&all[3][..]]);
+        assert_eq!(guest.replay.position(), Position(4), "it only looks");
+        assert_eq!(execute(&mut guest, "events io"), "none from here to the end of the recording\n");
+    }
+
+    #[test]
+    fn provenance_is_told_by_runs() {
+        let mut guest = Guest::new(Box::new(SyntheticRecording::short()));
+        assert_eq!(execute(&mut guest, "provenance 0x9000 4"), "0x00009000-0x00009003  not known\n");
+        execute(&mut guest, "goto 9");
+        assert_eq!(
+            execute(&mut guest, "provenance 0x8ffe 8"),
+            "0x00008ffe-0x00008fff  not known\n\
+             0x00009000-0x00009003  stored by the instruction at position 7\n\
+             0x00009004-0x00009005  not known\n"
+        );
+        assert_eq!(
+            execute(&mut guest, "provenance 32768"),
+            "0x00008000-0x00008000  from the initial memory\n"
+        );
+        let end = execute(&mut guest, "provenance 0xfffffffe 0x10000");
+        assert_eq!(end, "0xfffffffe-0xffffffff  from the initial memory\n", "it does not wrap around");
+    }
+
+    #[test]
     fn info_and_help_inform() {
         let mut guest = Guest::new(Box::new(SyntheticRecording::short()));
         assert!(execute(&mut guest, "info").contains("synthetic"));
         assert!(execute(&mut guest, "info").ends_with("\nposition 0 of 26, pc 0x00008000\n"));
-        assert!(execute(&mut guest, "help").contains("gdb-scripts/ktreplay.py"));
+        for words in ["gdb-scripts/ktreplay.py", "monitor events", "monitor provenance"] {
+            assert!(execute(&mut guest, "help").contains(words), "{words}");
+        }
     }
 }

@@ -57,7 +57,8 @@ fn in_segment(trace: &Trace, segment: &SegmentEntry) -> Option<u64> {
     let mut cursor = Cursor::default();
     let mut count = 0;
     while cursor.next_control(&streams).ok()?.is_some() {
-        count += u64::from(cursor.control(&streams).ok()?.discontinuity.is_some());
+        let entry = cursor.control(&streams).ok()?;
+        count += u64::from(entry.discontinuity.is_some()) + entry.further.causes(&streams).len() as u64;
     }
     Some(count)
 }

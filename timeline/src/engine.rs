@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ktrace_format::segment::cursor::Further;
 use ktrace_format::segment::encoder::entry_key;
 use ktrace_format::segment::{CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, SegmentError, Stream, Streams};
 use ktrace_machine::arm::block::Block;
@@ -36,6 +37,32 @@ pub(crate) struct Run {
     discontinuity: Option<u8>,
 }
 
+/// Something that happened between two instructions, for those who watch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Noted {
+    /// A discontinuity, and perhaps more of them.
+    Discontinuity(NotedDiscontinuity),
+    /// Devices wrote to memory so many times.
+    DeviceWrites { executed: u64, count: u64 },
+}
+
+/// A discontinuity and where it came.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NotedDiscontinuity {
+    /// Instructions of the segment before it.
+    pub(crate) executed: u64,
+    pub(crate) cause: u8,
+    pub(crate) further: Further,
+    /// Virtual address of the last instruction of the block before it; `None` if none of that block had started.
+    pub(crate) last: Option<u32>,
+    /// That instruction's mnemonic, if it is opaque.
+    pub(crate) mnemonic: Option<&'static str>,
+    /// Virtual address of the instruction that would have been next; `None` if that is not known.
+    pub(crate) next: Option<u32>,
+    /// Virtual address of the one that was.
+    pub(crate) to: u32,
+}
+
 /// Everything of an engine that is cheap to copy, and how much its journal holds.
 #[derive(Clone, Debug)]
 pub(crate) struct Snapshot {
@@ -53,9 +80,12 @@ pub(crate) struct Snapshot {
     surprise_kind: u64,
     limit: u64,
     finished: bool,
+    further: Further,
     journal: usize,
 }
 
+/// Number of the program counter.
+const PC: u32 = 15;
 /// Number of the register CPSR.
 const CPSR: u32 = 16;
 /// Bits of all registers.
@@ -74,7 +104,7 @@ pub struct Engine<J> {
     pub(crate) executed: u64,
     pub(crate) run: Option<Run>,
     /// Blocks entered so far.
-    ordinal: u32,
+    pub(crate) ordinal: u32,
     /// Ordinal of the next block with a control entry.
     next_control: u64,
     /// Instructions proved by the digests so far.
@@ -86,10 +116,14 @@ pub struct Engine<J> {
     entry_cache: Box<[(u64, u32)]>,
     /// Registers that the trace does not prove after the segment's last instruction: bit n for register n.
     pub(crate) unproven: u32,
-    /// Causes of discontinuities since somebody last took them, kept only if somebody wants them.
-    pub(crate) discontinuities: Option<Vec<u8>>,
+    /// What happened between instructions since somebody last took it, kept only if somebody wants it.
+    pub(crate) noted: Option<Vec<Noted>>,
+    /// What follows the discontinuity after the block under way.
+    further: Further,
+    /// The last instruction of the block under way made no more accesses than the trace has: it may not have completed.
+    halted: bool,
     /// Everything was executed and compared.
-    finished: bool,
+    pub(crate) finished: bool,
     /// See [`Program::newest_lost`].
     newest_lost: Option<u32>,
 }
@@ -111,7 +145,9 @@ impl<J: Journal> Engine<J> {
             started: vec![Slot::default(); program.trace().block_count()],
             entry_cache: vec![(u64::MAX, 0); ENTRY_CACHE].into_boxed_slice(),
             unproven: 0,
-            discontinuities: None,
+            noted: None,
+            further: Further::default(),
+            halted: false,
             finished: false,
             newest_lost: None,
             program,
@@ -137,6 +173,8 @@ impl<J: Journal> Engine<J> {
         self.checked = 0;
         self.unproven = 0;
         self.finished = false;
+        self.further = Further::default();
+        self.halted = false;
         self.newest_lost = self.program.newest_lost(&head);
         self.head = head;
         if self.head.vcpu != 0 {
@@ -268,6 +306,8 @@ impl<J: Journal> Engine<J> {
         let control = memory.cursor.control(&memory.streams).map_err(|error| self.stream_error(&error))?;
         self.next_control += 1;
         self.advance_control()?;
+        self.device_writes(control.device_writes)?;
+        self.further = control.further;
         let entry = self.entry_at(entry_key(address, mode));
         let id = match control.block {
             Some(id) => {
@@ -314,6 +354,30 @@ impl<J: Journal> Engine<J> {
         }
         self.ordinal += 1;
         Ok(Run { id, started, index: 0, discontinuity: control.discontinuity.map(|(cause, _)| cause) })
+    }
+
+    /// Devices write to memory so many times.
+    fn device_writes(&mut self, count: u64) -> Result<(), Divergence> {
+        if count == 0 {
+            return Ok(());
+        }
+        self.memory.stand_at(self.head.first.saturating_add(self.executed));
+        for _ in 0..count {
+            self.memory.device_write().map_err(|error| self.stream_error(&error))?;
+            if self.memory.journal.is_full() {
+                return Err(self.too_much());
+            }
+        }
+        if let Some(noted) = &mut self.noted {
+            noted.push(Noted::DeviceWrites { executed: self.executed, count });
+        }
+        Ok(())
+    }
+
+    /// The segment can't be shown, only verified.
+    #[cold]
+    pub(crate) fn too_much(&self) -> Divergence {
+        self.divergence("the segment changes more memory than can be kept")
     }
 
     /// Executes until `executed` is `until`, at most to the segment's end.
@@ -366,21 +430,30 @@ impl<J: Journal> Engine<J> {
             if let Some(run) = self.run {
                 return Ok(Some(run));
             }
-            if self.ordinal >= self.head.blocks {
-                return Err(self.divergence("the segment has fewer blocks than its instructions need"));
-            }
-            let run = self.enter()?;
-            if run.started > 0 {
-                self.run = Some(run);
-            } else {
-                let program = Arc::clone(&self.program);
-                let Some(block) = program.block(run.id) else {
-                    return Err(self.divergence(format!("block {} of the trace can't be decoded", run.id)));
-                };
-                self.leave(block, &run)?;
-            }
+            self.next_block()?;
         }
         Ok(None)
+    }
+
+    /// Enters the next block, and leaves it again if none of its instructions start. The segment has instructions left.
+    pub(crate) fn next_block(&mut self) -> Result<(), Divergence> {
+        if self.ordinal >= self.head.blocks {
+            return Err(self.divergence("the segment has fewer blocks than its instructions need"));
+        }
+        let run = self.enter()?;
+        if run.started > 0 {
+            self.run = Some(run);
+            return Ok(());
+        }
+        self.leave_empty(&run)
+    }
+
+    fn leave_empty(&mut self, run: &Run) -> Result<(), Divergence> {
+        let program = Arc::clone(&self.program);
+        let Some(block) = program.block(run.id) else {
+            return Err(self.divergence(format!("block {} of the trace can't be decoded", run.id)));
+        };
+        self.leave(block, run)
     }
 
     /// Executes what of a block lies before `until`.
@@ -417,6 +490,7 @@ impl<J: Journal> Engine<J> {
                         )));
                     }
                     // It faulted in the middle; the keyframe after the discontinuity follows.
+                    self.halted = true;
                     self.executed += 1;
                     run.index = run.started;
                 }
@@ -504,13 +578,13 @@ impl<J: Journal> Engine<J> {
     fn leave(&mut self, block: &Block, run: &Run) -> Result<(), Divergence> {
         self.memory.digest.block(block.address(), run.started);
         if let Some(cause) = run.discontinuity {
-            self.discontinuity(cause)?;
+            self.discontinuity(block, run, cause)?;
         }
         Ok(())
     }
 
     #[cold]
-    fn discontinuity(&mut self, cause: u8) -> Result<(), Divergence> {
+    fn discontinuity(&mut self, block: &Block, run: &Run, cause: u8) -> Result<(), Divergence> {
         if self.memory.accesses != self.memory.limit {
             return Err(self.divergence(format!(
                 "the block before a discontinuity makes fewer accesses ({} fewer) than the trace has",
@@ -523,10 +597,24 @@ impl<J: Journal> Engine<J> {
             let memory = &mut self.memory;
             *register = memory.cursor.keyframe(&memory.streams).map_err(|error| self.stream_error(&error))?;
         }
-        self.cpu = Cpu::new(&registers);
-        if let Some(causes) = &mut self.discontinuities {
-            causes.push(cause);
+        let further = std::mem::take(&mut self.further);
+        let halted = std::mem::take(&mut self.halted);
+        if let Some(noted) = &mut self.noted {
+            let last = run.started.checked_sub(1).map(|last| last as usize);
+            let opaque = last.and_then(|last| block.opaque(last));
+            // Where it leads is among the results, which nobody read.
+            let leads_anywhere = opaque.is_some_and(|opaque| opaque.writes & 1 << PC != 0);
+            noted.push(Noted::Discontinuity(NotedDiscontinuity {
+                executed: self.executed,
+                cause,
+                further,
+                last: last.map(|last| block.address_of(last)),
+                mnemonic: opaque.map(|opaque| opaque.mnemonic),
+                next: (!halted && !leads_anywhere).then(|| self.cpu.pc()),
+                to: registers.0[PC as usize],
+            }));
         }
+        self.cpu = Cpu::new(&registers);
         self.unproven = 0;
         Ok(())
     }
@@ -554,11 +642,16 @@ impl<J: Journal> Engine<J> {
             if run.started != 0 {
                 return Err(self.divergence("the segment has more instructions than its head says"));
             }
-            let address = self.program.block(run.id).map(Block::address);
-            self.memory.digest.block(address.unwrap_or_default(), 0);
-            if let Some(cause) = run.discontinuity {
-                self.discontinuity(cause)?;
-            }
+            self.leave_empty(&run)?;
+        }
+        if self.next_control == u64::from(self.ordinal) {
+            let memory = &mut self.memory;
+            let count = memory.cursor.control_at_end(&memory.streams);
+            let count = count.map_err(|error| self.stream_error(&error))?;
+            self.next_control = u64::MAX;
+            self.device_writes(count)?;
+        } else if self.next_control != u64::MAX {
+            return Err(self.divergence("the segment has control entries for more blocks than its head says"));
         }
         self.check_digest()?;
         if self.memory.accesses != self.head.accesses {
@@ -607,6 +700,7 @@ impl Engine<FullJournal> {
             surprise_kind: self.memory.surprise_kind,
             limit: self.memory.limit,
             finished: self.finished,
+            further: self.further,
             journal: self.memory.journal.len(),
         }
     }
@@ -621,6 +715,8 @@ impl Engine<FullJournal> {
         self.next_control = snapshot.next_control;
         self.checked = snapshot.checked;
         self.finished = snapshot.finished;
+        self.further = snapshot.further;
+        self.halted = false;
         let memory = &mut self.memory;
         memory.journal.undo_to(snapshot.journal, &mut memory.shadow, &mut self.entries, &mut self.started);
         memory.cursor = snapshot.cursor;

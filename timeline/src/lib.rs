@@ -3,8 +3,10 @@
 pub mod counts;
 pub mod destination;
 pub mod engine;
+pub mod events;
 mod history;
 pub mod journal;
+mod older;
 pub mod program;
 pub mod provenance;
 pub mod recording;
@@ -14,6 +16,7 @@ pub mod segment_memory;
 mod stops;
 pub mod verify;
 pub mod walk;
+mod watch;
 mod window;
 
 pub use program::Program;

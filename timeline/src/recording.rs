@@ -9,9 +9,11 @@ use ktrace_format::{Position, TraceError};
 use ktrace_machine::arm::description;
 
 use crate::engine::{Divergence, Engine};
+use crate::events::{Event, Events, Kinds};
 use crate::history::History;
 use crate::journal::{Journal, NoJournal};
 use crate::program::Program;
+use crate::provenance::Provenance;
 use crate::replay::{MachineDescription, RegisterDescription, Replay, ReplayError, Stop, StopAt};
 use crate::stops::Stops;
 use crate::window::Window;
@@ -26,8 +28,8 @@ pub struct Recording {
     description: MachineDescription,
     pub(crate) window: Window,
     /// Looks through segments other than the window's.
-    scout: Option<Engine<NoJournal>>,
-    position: u64,
+    pub(crate) scout: Option<Engine<NoJournal>>,
+    pub(crate) position: u64,
 }
 
 fn trace_error(error: &TraceError) -> ReplayError {
@@ -148,64 +150,15 @@ impl Recording {
 
     /// Bytes of one physical page from `offset` on; the window stands at the present position.
     fn read_physical(&self, page: u64, offset: usize, into: &mut [Option<u8>]) {
-        let mut missing = false;
         for (at, byte) in into.iter_mut().enumerate() {
             *byte = self.window.byte(page, offset + at);
-            missing |= byte.is_none();
         }
-        if missing {
-            self.read_older(page, offset, into);
-        }
-    }
-
-    /// Fills in bytes that this segment has not seen: from the latest segment that left them changed, or from the
-    /// initial image.
-    fn read_older(&self, page: u64, offset: usize, into: &mut [Option<u8>]) {
-        let mut open: Vec<bool> = into.iter().map(Option::is_none).collect();
-        let (writers, blind) = self.history().writers(page, self.window.segment() as u32);
-        for writer in writers {
-            if !open.contains(&true) {
-                return;
+        let mut wanted: Vec<bool> = into.iter().map(Option::is_none).collect();
+        self.older(page, offset, &mut wanted, &mut |at, value, _| {
+            if let Some(byte) = into.get_mut(at) {
+                *byte = Some(value);
             }
-            let Some(()) = self.fill_from(writer, page, offset, into, &mut open) else { return };
-        }
-        let Some(image) = self.program.image().filter(|_| !blind && open.contains(&true)) else { return };
-        let mut bytes = vec![0; into.len()];
-        for range in image.read(page * PAGE_BYTES as u64 + offset as u64, &mut bytes) {
-            for at in range.filter(|at| open.get(*at) == Some(&true)) {
-                if let (Some(byte), Some(value)) = (into.get_mut(at), bytes.get(at)) {
-                    *byte = Some(*value);
-                }
-            }
-        }
-    }
-
-    /// `None`: the segment's index can't be read, so nothing older is known either.
-    fn fill_from(
-        &self,
-        writer: u32,
-        page: u64,
-        offset: usize,
-        into: &mut [Option<u8>],
-        open: &mut [bool],
-    ) -> Option<()> {
-        let segment = self.program.trace().segments().get(writer as usize)?;
-        let packed = self.program.trace().read_index(segment).ok()??;
-        let index = packed.index().ok()?;
-        let lines = index.page(page)?;
-        let contents = packed.contents().ok()?;
-        for (at, (byte, open)) in into.iter_mut().zip(open).enumerate().filter(|(_, (_, open))| **open) {
-            let (line, in_line) = ((offset + at) / 64, (offset + at) % 64);
-            if lines.written >> line & 1 == 0 {
-                continue;
-            }
-            let rank = (lines.written & ((1 << line) - 1)).count_ones() as usize;
-            if lines.known.get(rank)? >> in_line & 1 != 0 {
-                *byte = contents.get((lines.first_content + rank) * 64 + in_line).copied();
-            }
-            *open = false;
-        }
-        Some(())
+        });
     }
 
     /// Bytes of the block that the next instruction belongs to, for addresses that no access and no table has shown. It
@@ -418,6 +371,14 @@ impl Replay for Recording {
             done += length;
         }
         Ok(())
+    }
+
+    fn provenance(&mut self, address: u32, into: &mut [Provenance]) -> Result<(), ReplayError> {
+        self.find_provenance(address, into)
+    }
+
+    fn events(&self, kinds: Kinds) -> Box<dyn Iterator<Item = Event> + '_> {
+        Box::new(Events::new(Arc::clone(&self.program), kinds, self.position, self.end().0))
     }
 
     fn run_forward(

@@ -3,6 +3,9 @@
 
 use ktrace_format::Position;
 
+use crate::events::{Event, Kinds};
+use crate::provenance::Provenance;
+
 /// The guest processor as a debugger needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MachineDescription {
@@ -88,6 +91,11 @@ pub trait Replay {
     fn registers(&mut self) -> Result<Vec<Option<u32>>, ReplayError>;
     /// Memory here at a virtual address, as the processor would see it; `None` is a byte that the trace does not prove.
     fn read_memory(&mut self, address: u32, into: &mut [Option<u8>]) -> Result<(), ReplayError>;
+    /// Where the bytes of memory here come from, at a virtual address on. It executes the segment again, so it takes some
+    /// ten milliseconds; ask for many bytes at once.
+    fn provenance(&mut self, address: u32, into: &mut [Provenance]) -> Result<(), ReplayError>;
+    /// What happens from the present position on, in order, up to the end of the recording.
+    fn events(&self, kinds: Kinds) -> Box<dyn Iterator<Item = Event> + '_>;
     /// Runs forward from the next position on (a hit at the present position does not count) until something of
     /// `stop` is met, the end is reached, or `cancelled` returns true; it is asked at least every 10 ms.
     fn run_forward(

@@ -8,13 +8,14 @@ use ktrace_format::segment::{SegmentError, Stream, Streams, surprise};
 use ktrace_format::shadow::{Behaviour, Mapping, PAGE_BYTES, Shadow, known_bits, within_line};
 use ktrace_machine::bus::{AccessSize, Bus, Halt};
 
-use crate::journal::{Journal, Undo};
+use crate::journal::{Journal, Undo, lines_of};
+use crate::watch::{Change, Watch};
 
 /// Pages that a replay keeps from one segment to the next: 64 MiB.
 const PAGE_LIMIT: usize = 12_000;
 
-/// Physical pages that one segment may touch: 1 GiB.
-const SEGMENT_PAGE_LIMIT: usize = 1 << 18;
+/// Physical pages that one segment may touch: 1 GiB. A test would not want to fill that.
+const SEGMENT_PAGE_LIMIT: usize = if cfg!(test) { 64 } else { 1 << 18 };
 
 /// A memory access, for those who watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +54,10 @@ pub struct SegmentMemory<J> {
     pub(crate) error: Option<SegmentError>,
     /// Accesses, kept if somebody asked with `set_log`.
     log: Option<Vec<Access>>,
+    /// How many accesses went to devices.
+    pub(crate) device_accesses: u64,
+    /// What changes memory, if somebody asked with `set_watch`.
+    watch: Option<Watch>,
     last_device: Option<(u32, u64)>,
 }
 
@@ -71,6 +76,8 @@ impl<J: Journal> SegmentMemory<J> {
             limit: u64::MAX,
             error: None,
             log: None,
+            device_accesses: 0,
+            watch: None,
             last_device: None,
         }
     }
@@ -82,6 +89,7 @@ impl<J: Journal> SegmentMemory<J> {
         self.digest = Digest::default();
         self.journal = J::default();
         self.accesses = 0;
+        self.device_accesses = 0;
         self.limit = u64::MAX;
         self.error = None;
         self.next_surprise = 0;
@@ -100,6 +108,25 @@ impl<J: Journal> SegmentMemory<J> {
         old
     }
 
+    /// What was logged since somebody last looked.
+    pub(crate) fn logged(&mut self) -> impl Iterator<Item = Access> {
+        self.log.iter_mut().flat_map(|log| log.drain(..))
+    }
+
+    /// Watches what changes memory from now on, or no longer; returns what has been seen so far.
+    pub(crate) fn set_watch(&mut self, watch: Option<Watch>) -> Option<Watch> {
+        let old = std::mem::replace(&mut self.watch, watch);
+        self.update_special();
+        old
+    }
+
+    /// What happens next happens at this position.
+    pub(crate) fn stand_at(&mut self, position: u64) {
+        if let Some(watch) = &mut self.watch {
+            watch.stand_at(position);
+        }
+    }
+
     /// After the cursor and counters were put back.
     pub(crate) fn resume(&mut self) {
         self.update_special();
@@ -108,7 +135,8 @@ impl<J: Journal> SegmentMemory<J> {
 
     fn update_special(&mut self) {
         // With a log every access takes the slow way, which writes it.
-        self.special = if self.log.is_some() { 0 } else { self.next_surprise.min(self.limit) };
+        let watched = self.log.is_some() || self.watch.is_some();
+        self.special = if watched { 0 } else { self.next_surprise.min(self.limit) };
     }
 
     fn advance_surprise(&mut self) -> Result<(), SegmentError> {
@@ -158,7 +186,7 @@ impl<J: Journal> SegmentMemory<J> {
         Ok([first, self.mapping(address.wrapping_add(bytes as u32 - 1))?])
     }
 
-    fn set_byte(&mut self, mapping: Mapping, offset: usize, byte: u8) {
+    fn set_byte(&mut self, mapping: Mapping, offset: usize, byte: u8, store: bool) {
         let key = self.shadow.page_key(mapping);
         let page = self.shadow.page_at_mut(key);
         let (line, bit) = (offset / 64, 1 << (offset % 64));
@@ -166,9 +194,56 @@ impl<J: Journal> SegmentMemory<J> {
         self.journal.note(|| Undo::Bytes { page: key, offset: offset as u16, bytes: 1, value, known });
         page.known[line] |= bit;
         page.data[offset] = byte;
+        if let Some(watch) = &mut self.watch {
+            let change = match store {
+                true => Change::Store,
+                false if known & bit == 0 => Change::FirstLoad,
+                false if value != u64::from(byte) => Change::Load,
+                false => return,
+            };
+            watch.changed(page.number, offset, 1, change);
+        }
+    }
+
+    /// The next of the writes of devices.
+    pub(crate) fn device_write(&mut self) -> Result<(), SegmentError> {
+        let streams = Arc::clone(&self.streams);
+        let write = self.cursor.device_write(&streams)?;
+        let mut done = 0;
+        while let Some(rest) = write.bytes.get(done..).filter(|rest| !rest.is_empty()) {
+            // The cursor has seen to it that this does not overflow.
+            let here = write.physical.saturating_add(done as u64);
+            let offset = here as usize % PAGE_BYTES;
+            let part = rest.get(..PAGE_BYTES - offset).unwrap_or(rest);
+            self.device_write_page(here / PAGE_BYTES as u64, offset, part)?;
+            done += part.len();
+        }
+        Ok(())
+    }
+
+    fn device_write_page(&mut self, number: u64, offset: usize, bytes: &[u8]) -> Result<(), SegmentError> {
+        if self.shadow.touched_count() >= SEGMENT_PAGE_LIMIT && self.shadow.touched_page(number).is_none() {
+            return Err(SegmentError::Stream(Stream::DeviceWrites));
+        }
+        let key = self.shadow.touch(number, |_| ());
+        let page = self.shadow.page_at_mut(key);
+        let stretch = offset..offset + bytes.len();
+        self.journal.note_stretch(key, page, stretch.clone());
+        page.data[stretch.clone()].copy_from_slice(bytes);
+        for line in lines_of(&stretch) {
+            let from = stretch.start.max(64 * line) - 64 * line;
+            let to = stretch.end.min(64 * line + 64) - 64 * line;
+            page.known[line] |= u64::MAX >> (64 - (to - from)) << from;
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.changed(number, offset, bytes.len(), Change::Device);
+        }
+        Ok(())
     }
 
     fn note_access(&mut self, address: u32, bytes: usize, store: bool, value: u128) {
+        // Accesses to devices never take the fast way.
+        self.device_accesses += u64::from(self.last_device.is_some());
         if self.log.is_some() {
             let mapping =
                 self.shadow.mapping(address).filter(|mapping| mapping.behaviour != Behaviour::Device);
@@ -217,7 +292,7 @@ impl<J: Journal> SegmentMemory<J> {
                 for (at, byte) in value.to_le_bytes().into_iter().take(bytes).enumerate() {
                     let here = address.wrapping_add(at as u32);
                     let mapping = mappings[usize::from(here >> 12 != address >> 12)];
-                    self.set_byte(mapping, here as usize % PAGE_BYTES, byte);
+                    self.set_byte(mapping, here as usize % PAGE_BYTES, byte, false);
                 }
                 value
             }
@@ -255,7 +330,7 @@ impl<J: Journal> SegmentMemory<J> {
             let here = address.wrapping_add(at as u32);
             let mapping = mappings[usize::from(here >> 12 != address >> 12)];
             if mapping.behaviour == Behaviour::Ram {
-                self.set_byte(mapping, here as usize % PAGE_BYTES, *byte);
+                self.set_byte(mapping, here as usize % PAGE_BYTES, *byte, true);
             }
         }
         Ok(())
@@ -285,7 +360,7 @@ impl<J: Journal> SegmentMemory<J> {
                 let here = address.wrapping_add(at as u32);
                 let mapping = mappings[usize::from(here >> 12 != address >> 12)];
                 if mapping.behaviour != Behaviour::Device {
-                    self.set_byte(mapping, here as usize % PAGE_BYTES, byte);
+                    self.set_byte(mapping, here as usize % PAGE_BYTES, byte, false);
                 }
             }
         }
@@ -351,5 +426,58 @@ impl<J: Journal> Bus for SegmentMemory<J> {
             }
         }
         self.store_slowly(address, bytes, value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{FullJournal, NoJournal};
+
+    /// Memory of a segment with these device writes.
+    fn memory<J: Journal>(writes: &[(u64, &[u8])]) -> SegmentMemory<J> {
+        let mut streams = Streams::default();
+        let stream = &mut streams.0[Stream::DeviceWrites as usize];
+        for (physical, bytes) in writes {
+            ktrace_format::varint::write(stream, *physical);
+            ktrace_format::varint::write(stream, bytes.len() as u64);
+            stream.extend(*bytes);
+        }
+        let mut memory = SegmentMemory::new();
+        memory.begin(Arc::new(streams)).unwrap();
+        memory
+    }
+
+    #[test]
+    fn a_device_write_makes_just_its_bytes_known() {
+        let mut bytes = [0u8; 5000];
+        bytes.iter_mut().zip(1..).for_each(|(byte, value)| *byte = (value % 251) as u8);
+        let start = 0x3f7f;
+        let mut memory: SegmentMemory<FullJournal> = memory(&[(start, &bytes)]);
+        memory.device_write().unwrap();
+        let known = |memory: &SegmentMemory<FullJournal>, address: u64| {
+            let page = memory.shadow.touched_page(address >> 12)?;
+            let offset = address as usize % PAGE_BYTES;
+            (page.known[offset / 64] >> (offset % 64) & 1 != 0).then_some(page.data[offset])
+        };
+        for address in 0x3000..0x6000u64 {
+            let written = address.checked_sub(start).and_then(|at| bytes.get(at as usize)).copied();
+            assert_eq!(known(&memory, address), written, "{address:#x}");
+        }
+        let (journal, shadow) = (&mut memory.journal, &mut memory.shadow);
+        journal.undo_to(0, shadow, &mut [], &mut []);
+        assert!((0x3000..0x6000).all(|address| known(&memory, address).is_none()));
+    }
+
+    #[test]
+    fn devices_can_not_fill_memory_with_pages() {
+        let writes: Vec<(u64, &[u8])> = (0..66).map(|page| (page << 12, &[1][..])).collect();
+        let mut memory: SegmentMemory<NoJournal> = memory(&writes);
+        for _ in 0..SEGMENT_PAGE_LIMIT {
+            memory.device_write().unwrap();
+        }
+        assert_eq!(memory.device_write(), Err(SegmentError::Stream(Stream::DeviceWrites)));
+        // Pages that are there already can be written to.
+        memory.device_write_page(0, 5, &[1]).unwrap();
     }
 }

@@ -11,7 +11,7 @@ use ktrace_format::segment::FLAG_OPEN_END;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::engine::Engine;
+use crate::engine::{Divergence, Engine};
 use crate::journal::NoJournal;
 use crate::program::Program;
 
@@ -57,13 +57,23 @@ pub(crate) fn segment(
     entry: &SegmentEntry,
     next: Option<&SegmentEntry>,
 ) -> Result<(), Unproved> {
+    segment_with(engine, entry, next, |engine| engine.run_to(entry.instructions))
+}
+
+/// The same, with a way of one's own to execute all of the segment, which has begun.
+pub(crate) fn segment_with(
+    engine: &mut Engine<NoJournal>,
+    entry: &SegmentEntry,
+    next: Option<&SegmentEntry>,
+    run: impl FnOnce(&mut Engine<NoJournal>) -> Result<(), Divergence>,
+) -> Result<(), Unproved> {
     let program = Arc::clone(engine.program());
     let unproved = |from: u64, reason: String| Unproved { from, to: entry.end(), reason };
     let damaged = |error: TraceError| unproved(entry.first, error.to_string());
     let (head, streams) = program.trace().read_segment(entry).map_err(damaged)?;
     let mut executed = engine.begin(head, Arc::new(streams));
     if executed.is_ok() {
-        executed = engine.run_to(entry.instructions);
+        executed = run(engine);
     }
     executed.map_err(|divergence| unproved(entry.first + engine.checked, divergence.to_string()))?;
     if let Some(next) = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0) {

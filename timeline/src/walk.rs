@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use ktrace_machine::arm::Mode;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, Noted};
 use crate::journal::NoJournal;
 use crate::program::Program;
 use crate::segment_memory::Access;
@@ -62,8 +62,10 @@ impl Instruction {
 pub struct Discontinuity {
     /// Position of the first instruction after it.
     pub position: u64,
-    /// Number of the exception vector that it went to, 0 to 7; 255 if it did not go to a vector.
+    /// Why, as the format numbers it: 0 to 7 the exception vector that it went to, see [`cause_name`](crate::events::cause_name).
     pub cause: u8,
+    /// Causes of those that followed it at once, with no instruction between.
+    pub further: Vec<u8>,
     /// r0 to r15 and CPSR before the instruction that it followed or interrupted, if there is one.
     pub before: Option<[u32; 17]>,
     /// r0 to r15 and CPSR after it. Of several discontinuities between two instructions the last one's.
@@ -118,7 +120,7 @@ impl Walk {
         }
         self.next_segment += 1;
         self.engine.memory.set_log(None);
-        self.engine.discontinuities = None;
+        self.engine.noted = None;
         let outcome = verify::segment(&mut self.engine, entry, segments.get(self.next_segment));
         let proved = match &outcome {
             Ok(()) => entry.instructions,
@@ -144,18 +146,23 @@ impl Walk {
             return Some(Err(unproved));
         }
         self.engine.memory.set_log(Some(Vec::new()));
-        self.engine.discontinuities = Some(Vec::new());
+        self.engine.noted = Some(Vec::new());
         self.proved = proved;
         Some(Ok(()))
     }
 
     /// Discontinuities that the engine has met since it was last asked.
     fn take_discontinuities(&mut self) -> bool {
-        let causes = self.engine.discontinuities.as_mut().map(std::mem::take).unwrap_or_default();
+        let noted = self.engine.noted.as_mut().map(std::mem::take).unwrap_or_default();
         let (position, before, after) = (self.position, self.last, self.engine.registers());
-        let events = causes.iter().map(|&cause| Discontinuity { position, cause, before, after });
-        self.pending.extend(events.map(Event::Discontinuity));
-        !causes.is_empty()
+        let streams = &self.engine.memory.streams;
+        let before_these = self.pending.len();
+        self.pending.extend(noted.iter().filter_map(|noted| {
+            let Noted::Discontinuity(noted) = noted else { return None };
+            let further = noted.further.causes(streams).to_vec();
+            Some(Event::Discontinuity(Discontinuity { position, cause: noted.cause, further, before, after }))
+        }));
+        self.pending.len() > before_these
     }
 
     /// Executes the next instruction of the segment, which has one that is proved.

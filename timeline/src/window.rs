@@ -12,7 +12,7 @@ use ktrace_format::shadow::{Behaviour, PAGE_BYTES, Target};
 use ktrace_machine::arm::translation::TranslationRegisters;
 
 use crate::engine::{Divergence, Engine, Snapshot};
-use crate::journal::FullJournal;
+use crate::journal::{FullJournal, Journal};
 use crate::program::Program;
 use crate::verify::keyframe_mismatch;
 
@@ -22,8 +22,6 @@ const COARSE: u64 = 4096;
 const FINE: u64 = 64;
 /// Fine snapshots are thinned out beyond this many snapshots.
 const SNAPSHOT_LIMIT: usize = 2048;
-/// Changes that are kept while a segment is shown, some 40 bytes each: many times what a recorder's segment makes.
-const JOURNAL_LIMIT: usize = 1 << 24;
 
 /// See the [module](self).
 pub(crate) struct Window {
@@ -101,8 +99,8 @@ impl Window {
         loop {
             until = (until + COARSE).min(instructions);
             self.engine.run_to(until)?;
-            if self.engine.memory.journal.len() > JOURNAL_LIMIT {
-                return Err(self.engine.divergence("the segment changes more memory than can be kept"));
+            if self.engine.memory.journal.is_full() {
+                return Err(self.engine.too_much());
             }
             if until == instructions {
                 return Ok(());

@@ -10,6 +10,8 @@ use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, UnknownMem
 use ktrace_format::segment::{Head, STREAM_LIMIT, Stream, Streams};
 use ktrace_format::writer::{CLOSE_MARK, TRACE_FILE, kind};
 use ktrace_format::{Position, TraceWriter, memory};
+use ktrace_timeline::events::{Event, Kind, Kinds};
+use ktrace_timeline::provenance::Provenance;
 use ktrace_timeline::{Recording, Replay, StopAt, verify};
 use proptest::prelude::*;
 use synthetic::{Recorded, record, setup, steps};
@@ -70,6 +72,12 @@ fn exercise(recording: &mut Recording, seed: u64) {
         for address in [0x1000_0f80, random.u32(..), u32::MAX - 100] {
             recording.read_memory(address, &mut bytes).unwrap();
         }
+        let mut provenances = [Provenance::Initial; 300];
+        recording.provenance(0x1000_0f80, &mut provenances).unwrap();
+    }
+    for kinds in Kind::ALL.map(|kind| Kinds::from_iter([kind])).into_iter().chain([Kinds::ALL]) {
+        let events = recording.events(kinds).take(100_000);
+        assert!(events.collect::<Vec<_>>().is_sorted_by_key(Event::position));
     }
     for slot in 0..6 {
         let mut addresses: Vec<u32> = (0..8).map(|index| 0x8000 + 64 * slot + 4 * index).collect();
@@ -92,13 +100,14 @@ fn exercise(recording: &mut Recording, seed: u64) {
 fn check_shown(recorded: &Recorded, recording: &mut Recording) -> Result<(), TestCaseError> {
     let program = std::sync::Arc::clone(recording.program());
     let segments = program.trace().segments();
-    for position in 0..=recording.end().0 {
-        // Where the next segment is lost, blocks of which nothing started may be lost with it: the log is past those.
-        let starts_here = |number: &usize| segments.get(*number).is_some_and(|next| next.first == position);
+    // Where the next segment is lost, blocks of which nothing started may be lost with it, and what devices wrote: the log
+    // is past those.
+    let before_a_loss = |position: u64| {
         let ended = segments.partition_point(|segment| segment.end() <= position);
-        if ended > 0 && segments[ended - 1].end() == position && !starts_here(&ended) {
-            continue;
-        }
+        let ends_here = ended > 0 && segments[ended - 1].end() == position;
+        ends_here && segments.get(ended).is_none_or(|next| next.first != position)
+    };
+    for position in (0..=recording.end().0).filter(|position| !before_a_loss(*position)) {
         recording.seek(Position(position)).unwrap();
         let expected = match recorded.registers.get(position as usize) {
             Some(registers) => registers.map(Some),
@@ -110,11 +119,38 @@ fn check_shown(recorded: &Recorded, recording: &mut Recording) -> Result<(), Tes
             prop_assert!(shown.is_none() || shown == expected, "register {} at {}", number, position);
         }
     }
-    for sample in &recorded.samples {
+    for sample in recorded.samples.iter().filter(|sample| !before_a_loss(sample.position)) {
         if recording.seek(Position(sample.position)).is_ok() {
             let mut byte = [None];
             recording.read_memory(sample.address, &mut byte).unwrap();
             prop_assert!(byte[0].is_none() || byte[0] == sample.byte, "{:?}, shown {:?}", sample, byte[0]);
+            let mut provenance = [Provenance::Initial];
+            recording.provenance(sample.address, &mut provenance).unwrap();
+            prop_assert_eq!(byte[0].is_none(), provenance[0] == Provenance::Unknown);
+            // What an earlier segment left may be lost; then it is only the load that is known.
+            if matches!(provenance[0], Provenance::Store { .. } | Provenance::Device { .. }) {
+                prop_assert_eq!(provenance[0], sample.provenance, "{:?}", sample);
+            }
+        }
+    }
+    // What is told has happened, in this order.
+    recording.seek(Position(0)).unwrap();
+    let mut logged = recorded.events(&program);
+    let told: Vec<Event> = recording.events(Kinds::ALL).map(synthetic::without_next).collect();
+    for kind in Kind::ALL {
+        let of_kind = |event: &&mut Event| event.kind() == Some(kind);
+        let mut expected = logged.iter_mut().filter(of_kind);
+        for told in told.iter().filter(|event| event.kind() == Some(kind)) {
+            let is_it = |logged: &mut Event| {
+                // Names may be lost.
+                if let (Event::DeviceAccess(logged), Event::DeviceAccess(told)) = (&mut *logged, told) {
+                    if told.device.is_empty() {
+                        logged.device.clear();
+                    }
+                }
+                *logged == *told
+            };
+            prop_assert!(expected.any(is_it), "{:?}", told);
         }
     }
     Ok(())
@@ -168,6 +204,12 @@ enum Forgery {
         record: u8,
         kind: u32,
     },
+    /// Bytes of what an index says, before compression.
+    Index {
+        record: u8,
+        at: u64,
+        value: u8,
+    },
 }
 
 fn forgery() -> impl Strategy<Value = Forgery> {
@@ -184,6 +226,8 @@ fn forgery() -> impl Strategy<Value = Forgery> {
         1 => record().prop_map(|record| Forgery::Duplicate { record }),
         1 => (record(), record()).prop_map(|(one, other)| Forgery::Swap { one, other }),
         1 => (record(), 0..8u32).prop_map(|(record, kind)| Forgery::Kind { record, kind }),
+        2 => (record(), any::<u64>(), any::<u8>())
+            .prop_map(|(record, at, value)| Forgery::Index { record, at, value }),
     ]
 }
 
@@ -276,7 +320,29 @@ fn forge(forgery: &Forgery, records: &mut Records) {
         }
         Forgery::Swap { one, other } => records.swap(at(one), at(other)),
         Forgery::Kind { record, kind } => records[at(record)].0 = kind,
+        Forgery::Index { record, at, value } => {
+            let indexes: Vec<usize> = (0..records.len()).filter(|&at| records[at].0 == kind::INDEX).collect();
+            let Some(&number) = indexes.get(usize::from(record) % indexes.len().max(1)) else { return };
+            forge_index(&mut records[number].1, at, value);
+        }
     }
+}
+
+/// Changes a byte of an index's sets, mostly of their end, where devices' bytes are.
+fn forge_index(payload: &mut Vec<u8>, at: u64, value: u8) {
+    let word = |payload: &[u8], at: usize| {
+        payload.get(at..at + 4).map(|four| u32::from_le_bytes(four.try_into().unwrap()) as usize)
+    };
+    let (Some(raw), Some(packed)) = (word(payload, 0), word(payload, 4)) else { return };
+    let sets =
+        payload.get(16..16 + packed).and_then(|sets| zstd::bulk::decompress(sets, raw.min(1 << 20)).ok());
+    let Some(mut sets) = sets.filter(|sets| !sets.is_empty()) else { return };
+    let length = sets.len() as u64;
+    let from_end = if at % 2 == 0 { at / 2 % length.min(80) } else { at / 2 % length };
+    sets[(length - 1 - from_end) as usize] = value;
+    let repacked = zstd::bulk::compress(&sets, 1).unwrap();
+    payload[4..8].copy_from_slice(&(repacked.len() as u32).to_le_bytes());
+    payload.splice(16..16 + packed, repacked);
 }
 
 /// Reads all records, forges, and writes them again; the table at the end points where they are, as far as it can.
@@ -383,40 +449,156 @@ fn a_lost_block_is_not_replaced_by_an_older_one() {
 #[test]
 fn what_is_reserved_is_not_replayed() {
     let run = |seed| synthetic::Step::Run { which: 255, seed, stop: synthetic::Stop::Never };
-    let setup = synthetic::Setup { image: false, open_end: None, seed: 7 };
+    let setup = synthetic::Setup { image: false, open_end: None, last_dma: false, seed: 7 };
     type Change<'a> = &'a dyn Fn(&mut Vec<u8>, &mut Streams);
     let all: [(&str, Change<'_>); 5] = [
         ("nothing", &|_, _| ()),
-        ("device writes", &|_, streams| streams.0[Stream::Control as usize][1] |= 8),
+        ("device writes that are not there", &|_, streams| streams.0[Stream::Control as usize][1] |= 8),
         ("device writes without a flag", &|_, streams| streams.0[Stream::DeviceWrites as usize].push(0)),
         ("another vCPU later", &|_, streams| streams.0[Stream::Control as usize][1] |= 16),
         ("another vCPU first", &|head, _| head[24] = 1),
     ];
     for (what, change) in all {
         let recorded = record(setup, &[run(1), run(2), run(3)]);
-        let path = recorded.directory.path().join(TRACE_FILE);
-        rewrite(&path, &[], false);
-        let file = std::fs::read(&path).unwrap();
-        let mut writer = RecordWriter::new(Vec::new());
-        for record in records(&file).map(|record| record.unwrap()) {
-            let mut payload = record.payload().unwrap().to_vec();
-            if record.kind == kind::SEGMENT {
-                let rest = Head::read(&payload).unwrap().1;
-                let mut streams = Streams::read(rest).unwrap();
-                let mut head = payload[..payload.len() - rest.len()].to_vec();
-                change(&mut head, &mut streams);
-                payload = pack(&head, &streams);
-            }
-            writer.append(record.kind, &[&payload]).unwrap();
-        }
-        std::fs::write(&path, writer.into_inner()).unwrap();
-        let mut recording = Recording::open(recorded.directory.path()).unwrap();
-        let report = verify::verify(recording.program(), &|_| (), &|| false);
-        assert_eq!(report.is_complete(), what == "nothing", "{what}: {report:?}");
-        let last = recording.end();
-        recording.seek(last).unwrap();
-        assert_eq!(recording.registers().unwrap().contains(&None), what != "nothing", "{what}");
+        change_segments(recorded.directory.path(), change);
+        check_refused(recorded.directory.path(), what);
     }
+}
+
+/// Changes all segments of a trace.
+fn change_segments(directory: &Path, change: &dyn Fn(&mut Vec<u8>, &mut Streams)) {
+    let path = directory.join(TRACE_FILE);
+    rewrite(&path, &[], false);
+    let file = std::fs::read(&path).unwrap();
+    let mut writer = RecordWriter::new(Vec::new());
+    for record in records(&file).map(|record| record.unwrap()) {
+        let mut payload = record.payload().unwrap().to_vec();
+        if record.kind == kind::SEGMENT {
+            let rest = Head::read(&payload).unwrap().1;
+            let mut streams = Streams::read(rest).unwrap();
+            let mut head = payload[..payload.len() - rest.len()].to_vec();
+            change(&mut head, &mut streams);
+            payload = pack(&head, &streams);
+        }
+        writer.append(record.kind, &[&payload]).unwrap();
+    }
+    std::fs::write(&path, writer.into_inner()).unwrap();
+}
+
+/// The recording's only segment is not shown, unless nothing was changed.
+fn check_refused(directory: &Path, what: &str) {
+    let mut recording = Recording::open(directory).unwrap();
+    let report = verify::verify(recording.program(), &|_| (), &|| false);
+    assert_eq!(report.is_complete(), what == "nothing", "{what}: {report:?}");
+    let last = recording.end();
+    recording.seek(last).unwrap();
+    assert_eq!(recording.registers().unwrap().contains(&None), what != "nothing", "{what}");
+}
+
+#[test]
+fn device_writes_that_can_not_be_are_not_replayed() {
+    let setup = synthetic::Setup { image: false, open_end: None, last_dma: true, seed: 7 };
+    let steps = [
+        synthetic::Step::Dma { seed: 1 },
+        synthetic::Step::Run { which: 255, seed: 1, stop: synthetic::Stop::Never },
+        synthetic::Step::Dma { seed: 2 },
+        synthetic::Step::Run { which: 255, seed: 2, stop: synthetic::Stop::Never },
+    ];
+    const CONTROL: usize = Stream::Control as usize;
+    const WRITES: usize = Stream::DeviceWrites as usize;
+    // The stream ends in the entry behind the last block: gap, flag 8, count.
+    let end = |streams: &mut Streams| {
+        let control = &mut streams.0[CONTROL];
+        let at = control.len() - 3;
+        assert!(control[at] == 0 && control[at + 1] == 8 && control[at + 2] < 0x80);
+        at
+    };
+    type Change<'a> = &'a dyn Fn(&mut Vec<u8>, &mut Streams);
+    let all: [(&str, Change<'_>); 14] = [
+        ("nothing", &|_, streams| assert!(end(streams) > 0)),
+        ("no entry at the end", &|_, streams| {
+            let at = end(streams);
+            streams.0[CONTROL].truncate(at);
+        }),
+        ("fewer writes at the end", &|_, streams| {
+            let at = end(streams) + 2;
+            streams.0[CONTROL][at] += 1;
+        }),
+        ("more writes at the end", &|_, streams| streams.0[WRITES].extend([0, 1, 0])),
+        ("endless writes at the end", &|_, streams| {
+            streams.0[CONTROL].pop();
+            streams.0[CONTROL].extend([0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1]);
+        }),
+        ("a block behind the last", &|_, streams| {
+            let at = end(streams) + 1;
+            streams.0[CONTROL][at] |= 1;
+            streams.0[CONTROL].insert(at + 1, 0);
+        }),
+        ("a discontinuity behind the end", &|_, streams| {
+            let at = end(streams) + 1;
+            streams.0[CONTROL].splice(at.., [12, 6, 0, 3]);
+            streams.0[Stream::Keyframes as usize].extend([0; 68]);
+        }),
+        ("nothing at the end", &|_, streams| {
+            let at = end(streams);
+            streams.0[CONTROL].splice(at.., [0, 0]);
+        }),
+        ("two entries at the end", &|_, streams| streams.0[CONTROL].extend([0, 8, 1])),
+        ("an entry beyond the end", &|_, streams| {
+            let at = end(streams);
+            streams.0[CONTROL][at] = 1;
+        }),
+        ("a gap behind the end", &|_, streams| streams.0[CONTROL].push(5)),
+        ("a long write", &|_, streams| {
+            streams.0[WRITES] = vec![0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 0];
+        }),
+        ("a write beyond the last address", &|_, streams| {
+            let mut writes = vec![0xff; 9];
+            writes.extend([1, 2, 0, 0]);
+            streams.0[WRITES].splice(0..0, writes);
+        }),
+        ("an empty write", &|_, streams| drop(streams.0[WRITES].splice(0..0, [0, 0]))),
+    ];
+    for (what, change) in all {
+        let recorded = record(setup, &steps);
+        change_segments(recorded.directory.path(), change);
+        check_refused(recorded.directory.path(), what);
+    }
+}
+
+/// More device writes than a journal keeps can be verified, but neither shown nor do they take all memory.
+#[test]
+fn millions_of_device_writes_do_no_harm() {
+    limit_memory();
+    let directory = tempfile::tempdir().unwrap();
+    let mut trace = TraceWriter::create(directory.path(), synthetic::header()).unwrap();
+    let mut encoder = Encoder::new(UnknownMemory).unwrap();
+    let mut registers = [0; 17];
+    registers[15] = 0x8000;
+    encoder.begin_segment(0, 0, &registers);
+    // mov r0, #1
+    let block = trace.block(0x8000, 0, &[1, 0, 0xa0, 0xe3]);
+    encoder.define_block(BlockTraits { address: 0x8000, mode: 0, instructions: 1, opaque: [].into() });
+    encoder.device_write(1, &[1]);
+    encoder.enter_block(block);
+    encoder.end_block(1);
+    let mut finished = Finished::default();
+    encoder.finish_segment(false, &mut finished).unwrap();
+    trace.segment(&finished).unwrap();
+    trace.close("exit").unwrap();
+    change_segments(directory.path(), &|_, streams| {
+        let control = &mut streams.0[Stream::Control as usize];
+        assert_eq!(control.pop(), Some(1));
+        // 2²⁵ in place of 1.
+        control.extend([0x80, 0x80, 0x80, 0x10]);
+        streams.0[Stream::DeviceWrites as usize] = vec![1; 3 << 25];
+    });
+    let mut recording = Recording::open(directory.path()).unwrap();
+    assert!(verify::verify(recording.program(), &|_| (), &|| false).divergences.is_empty());
+    recording.seek(Position(0)).unwrap();
+    assert!(recording.registers().unwrap().iter().all(Option::is_none));
+    assert!(recording.why_unknown().unwrap().contains("changes more memory than can be kept"));
+    assert_eq!(recording.events(Kinds::ALL).count(), 1 << 25);
 }
 
 proptest! {

@@ -8,9 +8,11 @@ use std::sync::Arc;
 use ktrace_format::segment::CHECKPOINT_BLOCKS;
 use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, UnknownMemory};
 use ktrace_format::{Position, TraceWriter};
+use ktrace_timeline::events::{Event, Events, Kind, Kinds};
+use ktrace_timeline::provenance::Provenance;
 use ktrace_timeline::{Program, Recording, Replay, verify};
 use proptest::prelude::*;
-use synthetic::{Recorded, Step, record, setup, steps};
+use synthetic::{Recorded, Sample, Step, record, setup, steps, without_next};
 
 fn registers_at(recording: &mut Recording, position: u64) -> Vec<Option<u32>> {
     recording.seek(Position(position)).unwrap();
@@ -28,6 +30,8 @@ fn check(recorded: &Recorded) -> Result<(), TestCaseError> {
     prop_assert!(report.divergences.is_empty(), "{:?}", report.divergences);
     prop_assert_eq!(report.proved, end);
 
+    check_events(&program, recorded)?;
+
     let mut recording = Recording::new(program);
     let expected = |position: u64| match recorded.registers.get(position as usize) {
         Some(registers) => registers.map(Some).to_vec(),
@@ -39,14 +43,63 @@ fn check(recorded: &Recorded) -> Result<(), TestCaseError> {
     for position in (0..=end).rev() {
         prop_assert_eq!(registers_at(&mut recording, position), expected(position), "back at {}", position);
     }
-    // In an order that jumps between segments and inside them.
     let mut samples = recorded.samples.clone();
+    check_samples(&mut recording, &samples, end)?;
+    samples.reverse();
+    check_samples(&mut recording, &samples, end)?;
+    // In an order that jumps between segments and inside them; each jump in a long segment takes its time.
     fastrand::Rng::with_seed(end).shuffle(&mut samples);
+    samples.truncate(4000);
     for sample in samples {
         prop_assert_eq!(registers_at(&mut recording, sample.position), expected(sample.position));
+        check_samples(&mut recording, &[sample], end)?;
+    }
+    Ok(())
+}
+
+/// Compares the events with the guest's log: all of them, and some kinds in some range.
+fn check_events(program: &Arc<Program>, recorded: &Recorded) -> Result<(), TestCaseError> {
+    let end = recorded.registers.len() as u64;
+    let logged = recorded.events(program);
+    let mut random = fastrand::Rng::with_seed(end);
+    let borders: Vec<u64> = program.trace().segments().iter().map(|segment| segment.first).collect();
+    for round in 0..12 {
+        let (mut from, mut to) = (random.u64(0..=end), random.u64(0..=end + 1));
+        if round % 2 == 0 {
+            (from, to) = (borders[random.usize(..borders.len())], borders[random.usize(..borders.len())]);
+        }
+        let mut kinds: Kinds = Kind::ALL.into_iter().filter(|_| random.bool()).collect();
+        if round == 0 {
+            (from, to, kinds) = (0, u64::MAX, Kinds::ALL);
+        }
+        let told: Vec<Event> = Events::new(Arc::clone(program), kinds, from, to).map(without_next).collect();
+        prop_assert!(told.is_sorted_by_key(Event::position), "{:?}", told);
+        for kind in Kind::ALL {
+            let of_kind = |event: &&Event| event.kind() == Some(kind);
+            let wanted = |event: &&Event| {
+                of_kind(event) && kinds.contains(kind) && (from..=to).contains(&event.position())
+            };
+            let expected: Vec<_> = logged.iter().filter(wanted).collect();
+            let found: Vec<_> = told.iter().filter(of_kind).collect();
+            prop_assert_eq!(found, expected, "from {} to {}", from, to);
+        }
+    }
+    Ok(())
+}
+
+/// Compares samples of memory in this order. In a long recording, which is `end` instructions, only some are asked where
+/// they come from: that executes their segment again.
+fn check_samples(recording: &mut Recording, samples: &[Sample], end: u64) -> Result<(), TestCaseError> {
+    for (number, sample) in samples.iter().enumerate() {
+        recording.seek(Position(sample.position)).unwrap();
         let mut byte = [None];
         recording.read_memory(sample.address, &mut byte).unwrap();
         prop_assert_eq!(byte[0], sample.byte, "{:?}", sample);
+        if end < 2000 || number % 2000 == 1 {
+            let mut provenance = [Provenance::Initial];
+            recording.provenance(sample.address, &mut provenance).unwrap();
+            prop_assert_eq!(provenance[0], sample.provenance, "{:?}", sample);
+        }
     }
     Ok(())
 }

@@ -96,6 +96,8 @@ impl Printer for Json {
             "position": discontinuity.position,
             "discontinuity": true,
             "vector": vector,
+            "cause": discontinuity.cause,
+            "further": discontinuity.further,
             "registers": registers,
         });
         write_line(&line, out)

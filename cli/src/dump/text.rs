@@ -5,24 +5,13 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use ktrace_timeline::Program;
+use ktrace_timeline::events::cause_name;
 use ktrace_timeline::segment_memory::Access;
 use ktrace_timeline::verify::Unproved;
 use ktrace_timeline::walk::{Discontinuity, Instruction};
 
 use super::{Printer, changes, changes_of_discontinuity, device_name};
 use crate::disassembly::{Disassembler, encoding};
-
-/// ARM's exception vectors by number (DDI 0406C, B1.8.1).
-const VECTORS: [&str; 8] = [
-    "reset",
-    "undefined instruction",
-    "supervisor call",
-    "prefetch abort",
-    "data abort",
-    "hypervisor trap",
-    "IRQ",
-    "FIQ",
-];
 
 pub struct Text {
     program: Arc<Program>,
@@ -83,11 +72,19 @@ impl Printer for Text {
     }
 
     fn discontinuity(&mut self, discontinuity: &Discontinuity, out: &mut dyn Write) -> io::Result<()> {
-        let to = match VECTORS.get(usize::from(discontinuity.cause)) {
-            Some(name) => format!("vector {}, {name}", discontinuity.cause),
-            None => format!("not to an exception vector, but to {:08x}", discontinuity.after[super::PC]),
+        let to = match (discontinuity.cause, cause_name(discontinuity.cause)) {
+            (cause @ 0..=7, Some(name)) => format!("vector {cause}, {name}"),
+            (_, Some(name)) => format!("{name}, to {:08x}", discontinuity.after[super::PC]),
+            (_, None) => format!("not to an exception vector, but to {:08x}", discontinuity.after[super::PC]),
         };
-        write!(out, "{:>width$}  -- discontinuity: {to} --", "", width = self.width)?;
+        write!(out, "{:>width$}  -- discontinuity: {to}", "", width = self.width)?;
+        for &cause in &discontinuity.further {
+            match cause_name(cause) {
+                Some(name) => write!(out, "; then at once {name}")?,
+                None => write!(out, "; then at once one of cause {cause}")?,
+            }
+        }
+        write!(out, " --")?;
         for (name, value) in changes_of_discontinuity(discontinuity) {
             write!(out, "  {name}={value:08x}")?;
         }

@@ -281,6 +281,15 @@ impl Streams {
 
     /// Unpacks what follows the head. Streams that an older ktracer did not know are empty.
     pub fn read(rest: &[u8]) -> Result<Streams, SegmentError> {
+        Self::read_if(rest, |_| true)
+    }
+
+    /// The same, but all streams other than `wanted` stay empty.
+    pub fn read_one(rest: &[u8], wanted: Stream) -> Result<Streams, SegmentError> {
+        Self::read_if(rest, |stream| stream == wanted as usize)
+    }
+
+    fn read_if(rest: &[u8], wanted: impl Fn(usize) -> bool) -> Result<Streams, SegmentError> {
         let (count, rest) = rest.split_first_chunk::<4>().ok_or(SegmentError::Head)?;
         let count = u32::from_le_bytes(*count) as usize;
         if count > STREAMS {
@@ -295,7 +304,7 @@ impl Streams {
             left = left.checked_sub(raw).ok_or(SegmentError::Head)?;
             let (bytes, after) = rest.split_at_checked(packed as usize).ok_or(SegmentError::Head)?;
             rest = after;
-            if raw > 0 {
+            if raw > 0 && wanted(stream) {
                 // The limit keeps a hostile length from allocating much; the decompressor stops at it too.
                 let unpacked = zstd::bulk::decompress(bytes, raw as usize);
                 streams.0[stream] = unpacked.map_err(|_| SegmentError::Compression { stream })?;

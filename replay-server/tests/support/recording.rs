@@ -14,6 +14,8 @@
 //! Position 2 is the first time round the loop, 22 the instruction after it, and from 23 on it spins.
 
 use ktrace_format::Position;
+use ktrace_timeline::events::{DeviceWrite, Discontinuity, Event, Kinds};
+use ktrace_timeline::provenance::Provenance;
 use ktrace_timeline::replay::RegisterDescription;
 use ktrace_timeline::{MachineDescription, Replay, ReplayError, Stop, StopAt};
 
@@ -197,6 +199,36 @@ impl Replay for SyntheticRecording {
             *byte = word.map(|word| word.to_le_bytes()[address as usize % 4]);
         }
         Ok(())
+    }
+
+    fn provenance(&mut self, address: u32, into: &mut [Provenance]) -> Result<(), ReplayError> {
+        let mut bytes = vec![None; into.len()];
+        self.read_memory(address, &mut bytes)?;
+        // The loop stores at positions 3, 7, 11, 15 and 19.
+        let last = self.position.0.saturating_sub(1).clamp(3, 19);
+        let stored = Provenance::Store { at: (last - 3) / 4 * 4 + 3 };
+        for (offset, (into, byte)) in into.iter_mut().zip(bytes).enumerate() {
+            *into = match byte {
+                None => Provenance::Unknown,
+                Some(_) if address.wrapping_add(offset as u32) & !3 == COUNTER_ADDRESS => stored,
+                Some(_) => Provenance::Initial,
+            };
+        }
+        Ok(())
+    }
+
+    fn events(&self, kinds: Kinds) -> Box<dyn Iterator<Item = Event> + '_> {
+        // Made up: nothing of this shows in the states.
+        let event = |position| match position % 4 {
+            0 => {
+                let (pc, to) = (Some(LOOP_START), Some(0x18));
+                Event::Discontinuity(Discontinuity { position, cause: 6, raised_by: None, pc, to })
+            }
+            _ => Event::DeviceWrite(DeviceWrite { position, physical: 0x4000_0000, bytes: position }),
+        };
+        let positions = (self.position.0..=self.end.0).filter(|position| position % 2 == 0);
+        let wanted = move |event: &Event| event.kind().is_some_and(|kind| kinds.contains(kind));
+        Box::new(positions.map(event).filter(wanted))
     }
 
     fn run_forward(

@@ -1,5 +1,6 @@
 //! A synthetic guest that is recorded: random ARM code, executed by the real machine model over a small physical memory,
-//! with remapped pages, devices, faults, interrupts and a world outside that changes memory.
+//! with remapped pages, devices, faults, interrupts, devices that write to memory, and a world outside that changes memory
+//! without anybody seeing it.
 //!
 //! It tells the encoder what the plugin would tell it (`tracer/src/vcpu.rs`, `tracer/src/encoder.rs`), and keeps a log
 //! of its own: all registers at every position, and samples of what is known of memory. It computes these without the
@@ -18,6 +19,9 @@ use ktrace_format::{TraceWriter, segment::access};
 use ktrace_machine::arm::Mode;
 use ktrace_machine::arm::block::Block;
 use ktrace_machine::arm::cpu::{Cpu, Exit, Registers};
+use ktrace_timeline::Program;
+use ktrace_timeline::events::{self, Event};
+use ktrace_timeline::provenance::Provenance;
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -35,8 +39,10 @@ pub enum Step {
     Nothing { seed: u64 },
     /// A virtual page shows something else from now on.
     Remap { page: u8, to: u8 },
-    /// Something other than the processor changes memory.
+    /// Something other than the processor changes memory, and nobody sees it.
     Outside { seed: u64 },
+    /// Devices write to memory.
+    Dma { seed: u64 },
     /// A segment ends.
     Cut,
 }
@@ -61,6 +67,8 @@ pub struct Setup {
     pub image: bool,
     /// The recording ends while the last instruction is under way.
     pub open_end: Option<Stop>,
+    /// Devices write to memory after the last block.
+    pub last_dma: bool,
     /// Decides everything that the steps leave open.
     pub seed: u64,
 }
@@ -72,11 +80,8 @@ pub fn setup() -> impl Strategy<Value = Setup> {
         1 => stop().prop_map(Some),
         2 => (0..6u8).prop_map(|accesses| Some(Stop::Fault(accesses))),
     ];
-    (any::<bool>(), open_end, any::<u64>()).prop_map(|(image, open_end, seed)| Setup {
-        image,
-        open_end,
-        seed,
-    })
+    (any::<bool>(), open_end, any::<bool>(), any::<u64>())
+        .prop_map(|(image, open_end, last_dma, seed)| Setup { image, open_end, last_dma, seed })
 }
 
 fn stop() -> impl Strategy<Value = Stop> {
@@ -95,6 +100,7 @@ pub fn steps(count: Range<usize>) -> impl Strategy<Value = Vec<Step>> {
         1 => any::<u64>().prop_map(|seed| Step::Nothing { seed }),
         8 => (0..HOT_PAGES as u8, any::<u8>()).prop_map(|(page, to)| Step::Remap { page, to }),
         8 => any::<u64>().prop_map(|seed| Step::Outside { seed }),
+        8 => any::<u64>().prop_map(|seed| Step::Dma { seed }),
         3 => Just(Step::Cut),
     ];
     prop::collection::vec(step, count)
@@ -109,6 +115,51 @@ pub struct Sample {
     pub address: u32,
     /// The byte, if the recording can know it.
     pub byte: Option<u8>,
+    /// Where it comes from.
+    pub provenance: Provenance,
+}
+
+/// A write of a device as the recording can know it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceWrite {
+    /// The first position that shows it.
+    pub position: u64,
+    /// Physical address.
+    pub physical: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// An access of the processor to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceAccess {
+    /// Position of the instruction.
+    pub position: u64,
+    /// Number of the device's name.
+    pub name: u32,
+    /// Physical address.
+    pub physical: u64,
+    /// Virtual address.
+    pub address: u32,
+    /// Size in bytes.
+    pub bytes: usize,
+    /// A store.
+    pub store: bool,
+    /// Value.
+    pub value: u128,
+}
+
+/// A discontinuity.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discontinuity {
+    /// Position of the first instruction after it.
+    pub position: u64,
+    /// Its cause, and those of the ones that followed it at once.
+    pub causes: Vec<u8>,
+    /// Address of the last instruction of the block before that started.
+    pub last: Option<u32>,
+    /// Address of the first instruction after it.
+    pub to: u32,
 }
 
 /// A trace on disk and what it must show.
@@ -121,8 +172,56 @@ pub struct Recorded {
     pub end: [Option<u32>; 17],
     /// Samples of memory.
     pub samples: Vec<Sample>,
+    /// What devices wrote to memory.
+    pub device_writes: Vec<DeviceWrite>,
+    /// Accesses to devices.
+    pub device_accesses: Vec<DeviceAccess>,
+    /// Discontinuities.
+    pub discontinuities: Vec<Discontinuity>,
     /// Segments that were written.
     pub segments: u64,
+}
+
+impl Recorded {
+    /// The guest's events by kind, and in order.
+    pub fn events(&self, program: &Program) -> Vec<Event> {
+        let mut all = Vec::new();
+        for Discontinuity { position, causes, last, to } in &self.discontinuities {
+            for (number, &cause) in causes.iter().enumerate() {
+                let raised = number == 0 && matches!(cause, 1 | 2 | 4 | 5 | 9) && last.is_some();
+                all.push(Event::Discontinuity(events::Discontinuity {
+                    position: *position,
+                    cause,
+                    raised_by: raised.then(|| position - 1),
+                    pc: last.filter(|_| raised),
+                    to: (number + 1 == causes.len()).then_some(*to),
+                }));
+            }
+        }
+        for DeviceWrite { position, physical, bytes } in self.device_writes.iter().copied() {
+            all.push(Event::DeviceWrite(events::DeviceWrite { position, physical, bytes }));
+        }
+        for access in &self.device_accesses {
+            all.push(Event::DeviceAccess(events::DeviceAccess {
+                position: access.position,
+                device: program.trace().name(access.name).to_owned(),
+                physical: Some(access.physical),
+                address: access.address,
+                bytes: access.bytes as u8,
+                store: access.store,
+                value: access.value,
+            }));
+        }
+        all
+    }
+}
+
+/// Where the processor would have gone on depends on what the code computes, and the log does not have it.
+pub fn without_next(mut event: Event) -> Event {
+    if let Event::Discontinuity(discontinuity) = &mut event {
+        discontinuity.pc = discontinuity.pc.filter(|_| discontinuity.raised_by.is_some());
+    }
+    event
 }
 
 struct KnownBlock {
@@ -149,6 +248,8 @@ struct Guest {
     position: u64,
     registers: Vec<[u32; 17]>,
     samples: Vec<Sample>,
+    device_writes: Vec<DeviceWrite>,
+    discontinuities: Vec<Discontinuity>,
 }
 
 /// Runs a guest and records it.
@@ -168,6 +269,8 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
         position: 0,
         registers: Vec::new(),
         samples: Vec::new(),
+        device_writes: Vec::new(),
+        discontinuities: Vec::new(),
     };
     guest.cpu = Cpu::new(&guest.keyframe());
     guest.begin_segment();
@@ -185,10 +288,24 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
                 .for_each(|(_, end)| *end = None);
         }
     }
+    if setup.last_dma {
+        guest.dma(setup.seed);
+    }
     guest.finish_segment(setup.open_end.is_some());
     let totals = guest.trace.close("exit").unwrap();
     assert_eq!(totals.instructions, guest.registers.len() as u64);
-    Recorded { directory, registers: guest.registers, end, samples: guest.samples, segments: totals.segments }
+    let causes = guest.discontinuities.iter().map(|discontinuity| discontinuity.causes.len() as u64);
+    assert_eq!(totals.discontinuities, causes.sum::<u64>());
+    Recorded {
+        directory,
+        registers: guest.registers,
+        end,
+        samples: guest.samples,
+        device_writes: guest.device_writes,
+        device_accesses: guest.world.device_accesses,
+        discontinuities: guest.discontinuities,
+        segments: totals.segments,
+    }
 }
 
 /// What every trace here says of itself.
@@ -242,6 +359,7 @@ impl Guest {
         self.world.encoder.finish_segment(open_end, &mut self.finished).unwrap();
         self.trace.segment(&self.finished).unwrap();
         self.position += self.finished.head.instructions;
+        self.world.end_segment(self.position);
     }
 
     fn step(&mut self, step: &Step) {
@@ -252,16 +370,34 @@ impl Guest {
             Step::Nothing { seed } => {
                 let block = self.block(255, seed);
                 self.enter(block);
-                self.discontinue();
+                self.discontinue(None);
                 self.world.encoder.end_block(0);
             }
             Step::Remap { page, to } => self.world.remap(page, to),
             Step::Outside { seed } => self.world.change_from_outside(seed),
+            Step::Dma { seed } => self.dma(seed),
             Step::Cut => {
                 self.finish_segment(false);
                 self.begin_segment();
             }
         }
+    }
+
+    /// Devices write to memory between two blocks.
+    fn dma(&mut self, seed: u64) {
+        let position = self.registers.len() as u64;
+        let (writes, places) = self.world.write_from_device(seed, position);
+        self.device_writes.extend(writes);
+        // What was seen here before is not what the position shows.
+        self.samples.retain(|sample| sample.position != position);
+        for place in places {
+            let address = place.wrapping_add(self.random.u32(..8)).wrapping_sub(2);
+            // Where the code is, a replay also shows what executes.
+            if address >> 12 != code::slot(0) >> 12 {
+                self.take_sample(address);
+            }
+        }
+        self.sample();
     }
 
     /// All registers as some exception or context switch might leave them.
@@ -333,11 +469,20 @@ impl Guest {
         decoded
     }
 
-    fn discontinue(&mut self) {
+    /// `last`: address of the last instruction of the block that started.
+    fn discontinue(&mut self, last: Option<u32>) {
         let registers = self.keyframe();
         self.cpu = Cpu::new(&registers);
-        let cause = self.random.u8(..);
-        self.world.encoder.discontinuity(cause, &registers.0);
+        let cause = |random: &mut fastrand::Rng| if random.bool() { random.u8(..12) } else { random.u8(..) };
+        let mut causes = vec![cause(&mut self.random)];
+        self.world.encoder.discontinuity(causes[0], &registers.0);
+        while self.random.u8(..4) == 0 {
+            let further = cause(&mut self.random);
+            causes.push(further);
+            self.world.encoder.further_discontinuity(further);
+        }
+        let position = self.registers.len() as u64;
+        self.discontinuities.push(Discontinuity { position, causes, last, to: registers.0[15] });
     }
 
     /// Runs one block. `open`: the recording ends with it.
@@ -353,6 +498,7 @@ impl Guest {
         let discontinuity = !open && matches!(stop, Stop::Interrupt(_) | Stop::Fault(_));
         let (mut started, mut left) = (0, Left::Normally);
         for index in 0..last {
+            self.world.position = self.registers.len() as u64;
             self.registers.push(self.cpu.registers().0);
             started = index + 1;
             match self.cpu.run(&block, index, index + 1, &mut self.world) {
@@ -377,7 +523,8 @@ impl Guest {
         }
         let fault = matches!(left, Left::Open(_)) && matches!(stop, Stop::Fault(_));
         if discontinuity || fault && !open {
-            self.discontinue();
+            let last = started.checked_sub(1).map(|last| block.address_of(last));
+            self.discontinue(last);
         }
         self.sample();
         self.world.encoder.end_block(started as u32);
@@ -454,10 +601,18 @@ impl Guest {
         if self.random.u32(..8) > 0 {
             return;
         }
-        let position = self.registers.len() as u64;
         for _ in 0..4 {
             let address = self.world.hot_address().wrapping_add(self.random.u32(..64)).wrapping_sub(32);
-            self.samples.push(Sample { position, address, byte: self.world.known(address) });
+            self.take_sample(address);
         }
+    }
+
+    fn take_sample(&mut self, address: u32) {
+        let (byte, provenance) = match self.world.known(address) {
+            Some((byte, provenance)) => (Some(byte), provenance),
+            None => (None, Provenance::Unknown),
+        };
+        let position = self.registers.len() as u64;
+        self.samples.push(Sample { position, address, byte, provenance });
     }
 }

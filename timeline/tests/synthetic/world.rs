@@ -1,4 +1,4 @@
-//! The guest's memory, what is behind virtual pages, and the recorder's side of each access.
+//! The guest's memory, what is behind virtual pages, and the recorder's side of each access and of each device's write.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -9,7 +9,9 @@ use ktrace_format::segment::encoder::{Encoder, InitialMemory, NameId};
 use ktrace_format::shadow::Target;
 use ktrace_machine::bus::{AccessSize, Bus, Halt};
 
-use super::Setup;
+use ktrace_timeline::provenance::Provenance;
+
+use super::{DeviceAccess, DeviceWrite, Setup};
 
 /// Bytes in a page.
 pub const PAGE_BYTES: usize = 4096;
@@ -44,6 +46,66 @@ fn canonical(page: u64) -> u64 {
 
 fn is_rom(page: u64) -> bool {
     page < RAM_PAGE
+}
+
+/// What last happened to a byte in the present segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Touched {
+    /// A load was the first to touch it, and found what was known before.
+    Confirmed,
+    /// It is this because of that.
+    Changed(Provenance),
+}
+
+/// What a segment did to a line.
+#[derive(Clone, Copy, Debug, Default)]
+struct Line {
+    /// Position after the segment.
+    by: u64,
+    /// Bytes that a device wrote last.
+    device: u64,
+}
+
+/// What a recording can know of where bytes come from. Pages are those that the recorder knows.
+#[derive(Debug, Default)]
+struct Origins {
+    /// Of the present segment, by page and offset.
+    touched: HashMap<(u64, u32), Touched>,
+    /// Of the present segment: lines of which a byte was changed, or found changed, by page and line.
+    changed: HashSet<(u64, u32)>,
+    /// Of earlier segments, the last that changed the line.
+    left: HashMap<(u64, u32), Line>,
+}
+
+impl Origins {
+    fn change(&mut self, page: u64, offset: u32, provenance: Provenance) {
+        self.touched.insert((page, offset), Touched::Changed(provenance));
+        self.changed.insert((page, offset / 64));
+    }
+
+    fn end_segment(&mut self, by: u64) {
+        for (page, line) in self.changed.drain() {
+            let device = |byte: u32| {
+                let touched = self.touched.get(&(page, 64 * line + byte));
+                matches!(touched, Some(Touched::Changed(Provenance::Device { .. })))
+            };
+            let device = (0..64).filter(|byte| device(*byte)).fold(0, |set, byte| set | 1 << byte);
+            self.left.insert((page, line), Line { by, device });
+        }
+        self.touched.clear();
+    }
+
+    fn of(&self, page: u64, offset: u32) -> Provenance {
+        match self.touched.get(&(page, offset)) {
+            Some(Touched::Changed(provenance)) => *provenance,
+            _ => match self.left.get(&(page, offset / 64)) {
+                Some(Line { by, device }) => {
+                    Provenance::LeftBy { by: *by, device: device >> (offset % 64) & 1 != 0 }
+                }
+                None => Provenance::Initial,
+            },
+        }
+    }
 }
 
 /// The initial memory as the plugin finds it in the image.
@@ -83,6 +145,10 @@ pub struct World {
     pub accessed: HashSet<u32>,
     /// What a recording can know: the last value that was seen, by the page that the recorder knows and the offset.
     seen: HashMap<(u64, u32), u8>,
+    origins: Origins,
+    /// Position of the instruction that runs.
+    pub position: u64,
+    pub device_accesses: Vec<DeviceAccess>,
 }
 
 impl World {
@@ -107,6 +173,9 @@ impl World {
             told: HashMap::new(),
             accessed: HashSet::new(),
             seen,
+            origins: Origins::default(),
+            position: 0,
+            device_accesses: Vec::new(),
         }
     }
 
@@ -145,6 +214,55 @@ impl World {
         }
     }
 
+    /// A device writes to memory: some bytes, often at an end of a page, mostly where they matter. Returns what the
+    /// recording has of it, and virtual addresses that may show it.
+    pub fn write_from_device(&mut self, seed: u64, position: u64) -> (Vec<DeviceWrite>, Vec<u32>) {
+        let mut random = fastrand::Rng::with_seed(seed);
+        let (mut writes, mut places) = (Vec::new(), Vec::new());
+        for _ in 0..random.u32(1..4) {
+            let length = [random.usize(1..8), random.usize(1..200), random.usize(1..9000)][random.usize(..3)];
+            // To ROM, too: that is how flash memory is programmed. Without an image nobody knows that it is ROM.
+            let (first, pages) = match random.u32(..8) {
+                0 if self.image => (ROM_PAGE, ROM_PAGES),
+                1 | 2 => (ALIAS_PAGE, RAM_PAGES),
+                _ => (RAM_PAGE, RAM_PAGES),
+            };
+            let start = first * PAGE_BYTES as u64;
+            let end = start + (pages * PAGE_BYTES) as u64;
+            let offset = if random.bool() { 0xff0 + random.u64(..16) } else { random.u64(..256) };
+            let physical = start + random.u64(..pages as u64) * PAGE_BYTES as u64 + offset;
+            let bytes: Vec<u8> = (0..length.min((end - physical) as usize)).map(|_| random.u8(..)).collect();
+            self.encoder.device_write(physical, &bytes);
+            for (here, byte) in (physical..).zip(&bytes) {
+                let (page, offset) = (here / PAGE_BYTES as u64, here as usize % PAGE_BYTES);
+                self.memory.get_mut(&canonical(page)).unwrap()[offset] = *byte;
+                let recorded = self.recorded_page(page);
+                self.seen.insert((recorded, offset as u32), *byte);
+                self.origins.change(recorded, offset as u32, Provenance::Device { at: position });
+            }
+            let recorded = self.recorded_page(physical / PAGE_BYTES as u64) * PAGE_BYTES as u64
+                + physical % PAGE_BYTES as u64;
+            writes.push(DeviceWrite { position, physical: recorded, bytes: bytes.len() as u64 });
+            places.extend(self.addresses_of(recorded));
+        }
+        (writes, places)
+    }
+
+    /// Virtual addresses that show a physical one, as this segment's accesses tell.
+    fn addresses_of(&self, recorded: u64) -> Vec<u32> {
+        let shows = |page: &u32| match self.told.get(page) {
+            Some(Behind::Memory(number)) => self.recorded_page(*number) == recorded / PAGE_BYTES as u64,
+            _ => false,
+        };
+        let pages = self.accessed.iter().copied().filter(shows);
+        pages.map(|page| page << 12 | (recorded % PAGE_BYTES as u64) as u32).collect()
+    }
+
+    /// A segment has ended.
+    pub fn end_segment(&mut self, by: u64) {
+        self.origins.end_segment(by);
+    }
+
     fn behind(&self, address: u32) -> Behind {
         let page = address >> 12;
         self.table.get(&page).copied().unwrap_or_else(|| self.choice((page ^ page >> 8) as u8))
@@ -155,10 +273,13 @@ impl World {
         if self.image { canonical(page) } else { page }
     }
 
-    /// What a recording can say of a byte.
-    pub fn known(&self, address: u32) -> Option<u8> {
+    /// What a recording can say of a byte: its value, and where that comes from.
+    pub fn known(&self, address: u32) -> Option<(u8, Provenance)> {
         match self.told.get(&(address >> 12)).filter(|_| self.accessed.contains(&(address >> 12)))? {
-            Behind::Memory(page) => self.seen.get(&(self.recorded_page(*page), address & 0xfff)).copied(),
+            Behind::Memory(page) => {
+                let (page, offset) = (self.recorded_page(*page), address & 0xfff);
+                Some((*self.seen.get(&(page, offset))?, self.origins.of(page, offset)))
+            }
             Behind::Device(_) => None,
         }
     }
@@ -180,18 +301,27 @@ impl World {
         let Behind::Memory(page) = self.behind(address) else { return };
         if !is_rom(page) {
             self.memory.get_mut(&canonical(page)).unwrap()[address as usize % PAGE_BYTES] = byte;
-            self.learn(address, byte);
+            let (page, offset) = (self.recorded_page(page), address & 0xfff);
+            self.seen.insert((page, offset), byte);
+            self.origins.change(page, offset, Provenance::Store { at: self.position });
         }
     }
 
+    /// A load showed a byte.
     fn learn(&mut self, address: u32, byte: u8) {
         if let Behind::Memory(page) = self.behind(address) {
-            self.seen.insert((self.recorded_page(page), address & 0xfff), byte);
+            let place = (self.recorded_page(page), address & 0xfff);
+            if self.seen.insert(place, byte) == Some(byte) {
+                self.origins.touched.entry(place).or_insert(Touched::Confirmed);
+            } else {
+                self.origins.change(place.0, place.1, Provenance::Load { at: self.position });
+            }
         }
     }
 
-    /// Tells what is behind an access, as the plugin does. Returns whether any of it is a device.
-    fn look(&mut self, address: u32, bytes: usize) -> bool {
+    /// Tells what is behind an access, as the plugin does. Returns the device's name and the physical address, if any of it
+    /// is a device.
+    fn look(&mut self, address: u32, bytes: usize) -> Option<(u32, u64)> {
         let last = address.wrapping_add(bytes as u32 - 1);
         let second = (address >> 12 != last >> 12).then_some(last & !0xfff);
         let mut device = None;
@@ -212,7 +342,29 @@ impl World {
         if let Some((name, physical)) = device {
             self.encoder.device(NameId(name), physical);
         }
-        device.is_some()
+        device
+    }
+
+    fn note_access(
+        &mut self,
+        device: Option<(u32, u64)>,
+        address: u32,
+        bytes: usize,
+        store: bool,
+        value: u128,
+    ) {
+        if let Some((name, physical)) = device {
+            let position = self.position;
+            self.device_accesses.push(DeviceAccess {
+                position,
+                name,
+                physical,
+                address,
+                bytes,
+                store,
+                value,
+            });
+        }
     }
 
     /// An opaque instruction's access. False: it faults.
@@ -222,7 +374,7 @@ impl World {
         }
         let size = 1usize << (flags & access::SIZE);
         let at = |offset: usize| address.wrapping_add(offset as u32);
-        self.look(address, size);
+        let device = self.look(address, size);
         let mut memory = [0; 16];
         if flags & access::STORE != 0 {
             memory[..size].copy_from_slice(&stored.to_le_bytes()[..size]);
@@ -238,6 +390,7 @@ impl World {
         }
         let value = u128::from_le_bytes(memory);
         self.encoder.opaque_access(index, address, flags, value as u64, (value >> 64) as u64);
+        self.note_access(device, address, size, flags & access::STORE != 0, value);
         true
     }
 }
@@ -254,7 +407,8 @@ impl Bus for World {
         }
         let device = self.look(address, bytes);
         self.encoder.load(address, bytes as u8, u64::from_le_bytes(value));
-        if !device {
+        self.note_access(device, address, bytes, false, u64::from_le_bytes(value).into());
+        if device.is_none() {
             (0..)
                 .zip(&value[..bytes])
                 .for_each(|(offset, byte)| self.learn(address.wrapping_add(offset), *byte));
@@ -268,10 +422,11 @@ impl Bus for World {
         }
         let bytes = size as usize;
         let memory = &value.to_le_bytes()[..bytes];
-        self.look(address, bytes);
+        let device = self.look(address, bytes);
         let mut masked = [0; 8];
         masked[..bytes].copy_from_slice(memory);
         self.encoder.store(address, bytes as u8, u64::from_le_bytes(masked));
+        self.note_access(device, address, bytes, true, u64::from_le_bytes(masked).into());
         (0..).zip(memory).for_each(|(offset, byte)| self.write(address.wrapping_add(offset), *byte));
         Ok(())
     }

@@ -1,0 +1,568 @@
+//! What happens to the processor from outside its program, in order: interrupts, exceptions, resets, writes of devices to
+//! memory, and the program's own accesses to devices.
+//!
+//! Only segments that can have something of what is wanted are executed. Each is executed once to see how far the digests
+//! prove it (see [`crate::verify`]), and once more to tell what happened; nothing behind a divergence is told. What is not
+//! told yet takes no memory: the second time stops at every block.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+
+use ktrace_format::TraceError;
+use ktrace_format::reader::SegmentEntry;
+use ktrace_format::segment::cursor::Cursor;
+use ktrace_format::segment::{Stream, cause};
+
+use crate::engine::{Divergence, Engine, Noted, NotedDiscontinuity};
+use crate::journal::NoJournal;
+use crate::program::Program;
+use crate::segment_memory::Access;
+use crate::verify::{self, Unproved};
+
+/// Kinds of events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Kind {
+    /// Interrupts: IRQ and FIQ.
+    Interrupt = 1,
+    /// Exceptions, and all other discontinuities: resets, host calls, jumps without an explanation.
+    Exception = 2,
+    /// Writes of devices to memory.
+    Dma = 4,
+    /// Accesses of the processor to devices.
+    Io = 8,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 4] = [Kind::Interrupt, Kind::Exception, Kind::Dma, Kind::Io];
+
+    /// As one writes it on a command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Interrupt => "irq",
+            Kind::Exception => "exception",
+            Kind::Dma => "dma",
+            Kind::Io => "io",
+        }
+    }
+
+    /// The kind with a name.
+    pub fn with_name(name: &str) -> Option<Kind> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
+    /// The kind of a discontinuity.
+    fn of_cause(cause: u8) -> Kind {
+        if matches!(cause, cause::IRQ | cause::FIQ) { Kind::Interrupt } else { Kind::Exception }
+    }
+}
+
+/// A set of kinds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kinds(u8);
+
+impl Kinds {
+    /// All kinds.
+    pub const ALL: Kinds = Kinds(15);
+
+    /// Whether a kind is among them.
+    pub fn contains(self, kind: Kind) -> bool {
+        self.0 & kind as u8 != 0
+    }
+}
+
+impl FromIterator<Kind> for Kinds {
+    fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Self {
+        Kinds(kinds.into_iter().fold(0, |set, kind| set | kind as u8))
+    }
+}
+
+/// Names of the causes from 0 on: the ARM exception vectors (DDI 0406C, B1.8.1), then what has none.
+const CAUSES: [&str; 10] = [
+    "reset",
+    "undefined instruction",
+    "supervisor call",
+    "prefetch abort",
+    "data abort",
+    "hypervisor trap",
+    "IRQ",
+    "FIQ",
+    "reset",
+    "host call",
+];
+
+/// What a cause of a discontinuity is called; `None`: it has no name.
+pub fn cause_name(cause: u8) -> Option<&'static str> {
+    CAUSES.get(usize::from(cause)).copied()
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The processor went on elsewhere than its program says.
+    Discontinuity(Discontinuity),
+    /// A device wrote to memory.
+    DeviceWrite(DeviceWrite),
+    /// The processor accessed a device.
+    DeviceAccess(DeviceAccess),
+    /// Nothing is known about these positions; events go on behind them.
+    Unknown(Unproved),
+}
+
+/// An interrupt, an exception, a reset, or whatever else makes the processor go on elsewhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Discontinuity {
+    /// Position of the first instruction after it: of an exception's handler, if that begins at once.
+    pub position: u64,
+    /// Why, as the format numbers it: see [`cause_name`].
+    pub cause: u8,
+    /// Position of the instruction that caused it, if one did: the one before.
+    pub raised_by: Option<u64>,
+    /// Virtual address of that instruction; without one, of the instruction that would have been next. `None`: not known.
+    pub pc: Option<u32>,
+    /// Virtual address of the instruction at `position`. `None`: not known, since another discontinuity came first.
+    pub to: Option<u32>,
+}
+
+/// A write of a device to memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceWrite {
+    /// The first position at which it is done.
+    pub position: u64,
+    /// Physical address.
+    pub physical: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+/// An access of the processor to a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceAccess {
+    /// Position of the instruction.
+    pub position: u64,
+    /// The device's name; empty if it is lost.
+    pub device: String,
+    /// Physical address, if it is known.
+    pub physical: Option<u64>,
+    /// Virtual address.
+    pub address: u32,
+    /// Size in bytes.
+    pub bytes: u8,
+    /// A store.
+    pub store: bool,
+    /// Value, zero-extended.
+    pub value: u128,
+}
+
+/// Stands for a physical address that is not known.
+const NO_ADDRESS: u64 = u64::MAX;
+
+impl Event {
+    /// The first position at which it has happened; of an access to a device, and where nothing is known, the position at
+    /// which it happens.
+    pub fn position(&self) -> u64 {
+        match self {
+            Event::Discontinuity(event) => event.position,
+            Event::DeviceWrite(event) => event.position,
+            Event::DeviceAccess(event) => event.position,
+            Event::Unknown(unproved) => unproved.from,
+        }
+    }
+
+    /// Its kind; `None`: it is not known what happened.
+    pub fn kind(&self) -> Option<Kind> {
+        match self {
+            Event::Discontinuity(event) => Some(Kind::of_cause(event.cause)),
+            Event::DeviceWrite(_) => Some(Kind::Dma),
+            Event::DeviceAccess(_) => Some(Kind::Io),
+            Event::Unknown(_) => None,
+        }
+    }
+}
+
+/// The details for people, without position and kind.
+impl fmt::Display for Event {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Discontinuity(event) => event.fmt(text),
+            Event::DeviceWrite(DeviceWrite { physical, bytes, .. }) => {
+                let plural = if *bytes == 1 { "" } else { "s" };
+                write!(text, "{bytes} byte{plural} to physical {physical:#010x}")
+            }
+            Event::DeviceAccess(event) => event.fmt(text),
+            Event::Unknown(Unproved { to, reason, .. }) => {
+                write!(text, "nothing is known up to position {to}: {reason}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Discontinuity {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (cause_name(self.cause), self.cause) {
+            (Some(name), _) => text.write_str(name)?,
+            (None, cause::UNKNOWN) => text.write_str("jump without an explanation")?,
+            (None, cause) => write!(text, "cause {cause}")?,
+        }
+        match (self.pc, self.raised_by) {
+            (Some(pc), Some(position)) => write!(text, ", by {pc:#010x} at position {position}")?,
+            (None, Some(position)) => write!(text, ", by the instruction at position {position}")?,
+            (Some(pc), None) => write!(text, ", before {pc:#010x}")?,
+            (None, None) => {}
+        }
+        match self.to {
+            Some(to) => write!(text, ", to {to:#010x}"),
+            None => text.write_str(", at once followed by another"),
+        }
+    }
+}
+
+impl fmt::Display for DeviceAccess {
+    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = 2 + 2 * usize::from(self.bytes);
+        let what = if self.store { "write" } else { "read" };
+        let device = if self.device.is_empty() { "unnamed device" } else { &self.device };
+        write!(text, "{what} {:#0width$x}  [{:08x}] {device}", self.value, self.address)?;
+        match self.physical {
+            Some(physical) => write!(text, " at physical {physical:#010x}"),
+            None => text.write_str(" at an unknown physical address"),
+        }
+    }
+}
+
+/// A bit for each block of a segment: by how many have been entered, when it is the last of them.
+#[derive(Debug, Default)]
+struct Bits(Vec<u64>);
+
+impl Bits {
+    fn up_to(bits: u32) -> Bits {
+        Bits(vec![0; bits as usize / 64 + 1])
+    }
+
+    fn set(&mut self, bit: u32) {
+        if let Some(word) = self.0.get_mut(bit as usize / 64) {
+            *word |= 1 << (bit % 64);
+        }
+    }
+
+    fn contains(&self, bit: u32) -> bool {
+        self.0.get(bit as usize / 64).is_some_and(|word| word >> (bit % 64) & 1 != 0)
+    }
+}
+
+/// What the engine has come past and nobody has been told yet.
+#[derive(Debug)]
+enum Pending {
+    Noted(Noted),
+    /// A device access of the instruction at a position.
+    Access(u64, Access),
+    /// A discontinuity behind another one.
+    Further {
+        position: u64,
+        cause: u8,
+        to: Option<u32>,
+    },
+    /// Device writes that are still in the stream.
+    Writes {
+        position: u64,
+        count: u64,
+    },
+}
+
+/// The events of a recording in order: see the [module](self).
+pub struct Events {
+    program: Arc<Program>,
+    kinds: Kinds,
+    from: u64,
+    to: u64,
+    engine: Engine<NoJournal>,
+    next_segment: usize,
+    /// Up to here everything has been told.
+    position: u64,
+    /// How many instructions of the present segment are proved; `None`: there is none, or it is done.
+    proved: Option<u64>,
+    /// What comes behind them, unless that is the next segment.
+    behind: Option<Unproved>,
+    /// Blocks of the present segment that access devices.
+    accessing: Bits,
+    pending: VecDeque<Pending>,
+    /// Reads the present segment's device writes, as they are told.
+    writes: Cursor,
+}
+
+impl Events {
+    /// The events of some kinds at positions from `from` to `to`, both included.
+    pub fn new(program: Arc<Program>, kinds: Kinds, from: u64, to: u64) -> Events {
+        // What happens at the border between two segments is at the end of the first.
+        let next_segment = program.trace().segments().partition_point(|segment| segment.end() < from);
+        Events {
+            engine: Engine::new(Arc::clone(&program)),
+            program,
+            kinds,
+            from,
+            to,
+            next_segment,
+            position: from,
+            proved: None,
+            behind: None,
+            accessing: Bits::default(),
+            pending: VecDeque::new(),
+            writes: Cursor::default(),
+        }
+    }
+
+    /// Whether a segment can have anything that is wanted, without executing it.
+    fn can_have(&self, entry: &SegmentEntry) -> Result<bool, TraceError> {
+        let trace = self.program.trace();
+        let lengths = trace.read_stream_lengths(entry)?;
+        let has = |stream: Stream| lengths.get(stream as usize).is_some_and(|length| *length > 0);
+        let wants = |kind: Kind| self.kinds.contains(kind);
+        if wants(Kind::Dma) && has(Stream::DeviceWrites) || wants(Kind::Io) && has(Stream::Devices) {
+            return Ok(true);
+        }
+        if !has(Stream::Keyframes) || !(wants(Kind::Interrupt) || wants(Kind::Exception)) {
+            return Ok(false);
+        }
+        let streams = trace.read_stream(entry, Stream::Control)?;
+        let mut cursor = Cursor::default();
+        // What can't be read is executed, to tell where it can't.
+        while let Ok(Some(_)) = cursor.next_control(&streams) {
+            let Ok(control) = cursor.control(&streams) else { return Ok(true) };
+            let first = control.discontinuity.map(|(cause, _)| cause);
+            let mut causes = first.into_iter().chain(control.further.causes(&streams).iter().copied());
+            if causes.any(|cause| wants(Kind::of_cause(cause))) {
+                return Ok(true);
+            }
+        }
+        Ok(!cursor.at_end(&streams, Stream::Control))
+    }
+
+    /// Enters the next segment that can have something. `None`: nothing is left.
+    fn enter_segment(&mut self) -> Option<Result<(), Unproved>> {
+        let program = Arc::clone(&self.program);
+        let segments = program.trace().segments();
+        loop {
+            let entry = segments.get(self.next_segment)?;
+            if entry.first.min(self.position) > self.to {
+                return None;
+            }
+            if entry.first > self.position {
+                return Some(Err(verify::missing_segment(self.position, entry.first)));
+            }
+            self.next_segment += 1;
+            let before = self.position;
+            self.position = entry.end().max(before);
+            let unproved = |from: u64, reason: String| Unproved { from, to: entry.end(), reason };
+            match self.can_have(entry) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => return Some(Err(unproved(entry.first.max(before), error.to_string()))),
+            }
+            let outcome = self.prove(entry, segments.get(self.next_segment));
+            let proved = match &outcome {
+                Ok(()) => entry.instructions,
+                Err(unproved) => unproved.from - entry.first,
+            };
+            self.behind = outcome.err();
+            if proved == 0 && self.behind.is_some() {
+                return self.behind.take().map(Err);
+            }
+            let offset = self.from.saturating_sub(entry.first);
+            if let Err(divergence) = self.begin_again(offset.min(proved)) {
+                self.behind = None;
+                return Some(Err(unproved(entry.first.max(before), divergence.to_string())));
+            }
+            self.proved = Some(proved);
+            return Some(Ok(()));
+        }
+    }
+
+    /// Executes a segment to see how far it is proved, and finds the blocks that access devices.
+    fn prove(&mut self, entry: &SegmentEntry, next: Option<&SegmentEntry>) -> Result<(), Unproved> {
+        self.engine.noted = None;
+        let accessing = &mut self.accessing;
+        *accessing = Bits::default();
+        if !self.kinds.contains(Kind::Io) {
+            return verify::segment(&mut self.engine, entry, next);
+        }
+        verify::segment_with(&mut self.engine, entry, next, |engine| {
+            *accessing = Bits::up_to(engine.head().blocks);
+            while let Some(run) = engine.next_run()? {
+                let (number, before) = (engine.ordinal, engine.memory.device_accesses);
+                engine.run_to(engine.executed + u64::from(run.started - run.index))?;
+                if engine.memory.device_accesses != before {
+                    accessing.set(number);
+                }
+            }
+            engine.run_to(entry.instructions)
+        })
+    }
+
+    /// Begins the segment at hand once more, and goes to the last place before `offset` at which nothing can have happened
+    /// that is at a position from there on.
+    fn begin_again(&mut self, offset: u64) -> Result<(), Divergence> {
+        let engine = &mut self.engine;
+        let (head, streams) = (engine.head().clone(), Arc::clone(&engine.memory.streams));
+        engine.begin(head, streams)?;
+        if let Some(before) = offset.checked_sub(1).filter(|before| *before > 0) {
+            engine.run_to(before)?;
+        }
+        self.writes = engine.memory.cursor;
+        engine.noted = Some(Vec::new());
+        Ok(())
+    }
+
+    /// Goes on by a block, or by what is left of one. False: the segment has no more.
+    fn step(&mut self, proved: u64) -> Result<bool, Divergence> {
+        let engine = &self.engine;
+        if engine.executed >= proved && (proved < engine.length() || engine.finished)
+            || engine.head().first + engine.executed > self.to
+        {
+            return Ok(false);
+        }
+        let outcome = self.execute(proved);
+        let noted = self.engine.noted.iter_mut().flat_map(|noted| noted.drain(..));
+        self.pending.extend(noted.map(Pending::Noted));
+        outcome.map(|()| true)
+    }
+
+    fn execute(&mut self, proved: u64) -> Result<(), Divergence> {
+        let engine = &mut self.engine;
+        if engine.executed == engine.length() {
+            return engine.run_to(engine.length());
+        }
+        let Some(run) = engine.run else { return engine.next_block() };
+        let end = (engine.executed + u64::from(run.started - run.index)).min(proved);
+        if !self.accessing.contains(engine.ordinal) {
+            return engine.run_to(end);
+        }
+        engine.memory.set_log(Some(Vec::new()));
+        let mut outcome = Ok(());
+        while engine.executed < end && outcome.is_ok() {
+            let position = engine.head().first + engine.executed;
+            outcome = engine.run_to(engine.executed + 1);
+            let accesses = engine.memory.logged().filter(|access| access.device.is_some());
+            self.pending.extend(accesses.map(|access| Pending::Access(position, access)));
+        }
+        engine.memory.set_log(None);
+        outcome
+    }
+
+    /// The next event of what is pending; `None`: that is nothing that can be told.
+    fn tell(&mut self, pending: Pending) -> Option<Event> {
+        let first = self.engine.head().first;
+        match pending {
+            Pending::Noted(Noted::Discontinuity(noted)) => Some(self.discontinuity(first, &noted)),
+            Pending::Noted(Noted::DeviceWrites { executed, count }) => {
+                self.pending.push_front(Pending::Writes { position: first + executed, count });
+                None
+            }
+            Pending::Writes { position, count } => {
+                let left = count.checked_sub(1)?;
+                self.pending.push_front(Pending::Writes { position, count: left });
+                // The engine has read it, so it can be read.
+                let write = self.writes.device_write(&self.engine.memory.streams).ok()?;
+                let (physical, bytes) = (write.physical, write.bytes.len() as u64);
+                Some(Event::DeviceWrite(DeviceWrite { position, physical, bytes }))
+            }
+            Pending::Further { position, cause, to } => {
+                Some(Event::Discontinuity(Discontinuity { position, cause, raised_by: None, pc: None, to }))
+            }
+            Pending::Access(position, access) => {
+                let (name, physical) = access.device?;
+                Some(Event::DeviceAccess(DeviceAccess {
+                    position,
+                    device: self.program.trace().name(name).to_owned(),
+                    physical: Some(physical).filter(|physical| *physical != NO_ADDRESS),
+                    address: access.address,
+                    bytes: access.bytes,
+                    store: access.store,
+                    value: access.value,
+                }))
+            }
+        }
+    }
+
+    /// The first of several discontinuities; the others are pending then.
+    fn discontinuity(&mut self, first: u64, noted: &NotedDiscontinuity) -> Event {
+        let position = first + noted.executed;
+        let further = noted.further.causes(&self.engine.memory.streams);
+        for (at, &cause) in further.iter().enumerate().rev() {
+            let to = (at + 1 == further.len()).then_some(noted.to);
+            self.pending.push_front(Pending::Further { position, cause, to });
+        }
+        let raised = match noted.cause {
+            1 | 2 | 4 | 5 | cause::HOST_CALL => true,
+            // An instruction that can't be fetched has not started, and did not raise it: the one before it is at fault only
+            // if it asked for that.
+            3 => noted.mnemonic == Some("bkpt"),
+            _ => false,
+        };
+        let raised = raised && noted.last.is_some();
+        Event::Discontinuity(Discontinuity {
+            position,
+            cause: noted.cause,
+            raised_by: position.checked_sub(1).filter(|_| raised),
+            pc: if raised { noted.last } else { noted.next },
+            to: further.is_empty().then_some(noted.to),
+        })
+    }
+
+    /// What was proved a moment ago can't be executed again: this is a mistake in ktracer, and what it would show is not to be
+    /// trusted.
+    fn unrepeatable(&mut self, divergence: &Divergence) -> Unproved {
+        self.pending.clear();
+        self.proved = None;
+        self.behind = None;
+        let head = self.engine.head();
+        let (from, to) = (head.first + self.engine.executed, head.first + head.instructions);
+        Unproved { from, to, reason: divergence.to_string() }
+    }
+
+    /// A stretch about which nothing is known, in as far as it is wanted.
+    fn unknown(&mut self, mut unproved: Unproved) -> Option<Event> {
+        unproved.from = unproved.from.max(self.from);
+        self.position = self.position.max(unproved.to);
+        (unproved.from <= self.to.min(unproved.to)).then_some(Event::Unknown(unproved))
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(pending) = self.pending.pop_front() {
+                let event = self.tell(pending);
+                let wanted = |event: &Event| {
+                    (self.from..=self.to).contains(&event.position())
+                        && event.kind().is_some_and(|kind| self.kinds.contains(kind))
+                };
+                match event.filter(wanted) {
+                    Some(event) => return Some(event),
+                    None => continue,
+                }
+            }
+            let unknown = match (self.proved, self.behind.is_some()) {
+                (Some(proved), ends_badly) => match self.step(proved) {
+                    Ok(true) => continue,
+                    // Or everything has been executed, and it is the end that is wrong, which is known.
+                    Err(divergence) if !(ends_badly && self.engine.executed >= proved) => {
+                        Some(self.unrepeatable(&divergence))
+                    }
+                    _ => {
+                        self.proved = None;
+                        continue;
+                    }
+                },
+                (None, true) => self.behind.take(),
+                (None, false) => self.enter_segment()?.err(),
+            };
+            if let Some(event) = unknown.and_then(|unproved| self.unknown(unproved)) {
+                return Some(event);
+            }
+        }
+    }
+}

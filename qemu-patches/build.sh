@@ -213,7 +213,7 @@ prepare_source() {
   if [ ${#series[@]} = 0 ]; then
     say "note: no patches are applied, so this is a plain QEMU $version"
   else
-    say "applying ${#series[@]} patches to QEMU $version"
+    say "applying $(count_patches) to QEMU $version"
     apply "$work/source"
   fi
   # Debian's tarball lacks the firmware images, but meson wants these files to be there.
@@ -373,4 +373,4 @@ configure
 compile
 install_build
 finish
-say "QEMU $version with ${#series[@]} patches is in $destination, after $(((SECONDS - begun) / 60)) min $(((SECONDS - begun) % 60)) s"
+say "QEMU $version with $(count_patches) is in $destination, after $(((SECONDS - begun) / 60)) min $(((SECONDS - begun) % 60)) s"

@@ -28,6 +28,7 @@ free_megabytes() { df -Pm "$1" | awk 'NR==2 {print $4}'; }
 job=
 run_logged() {
   local status=0
+  log_begin=$(($(stat -c %s "$log") + 1))
   set -m
   "$@" >>"$log" 2>&1 </dev/null &
   job=$!
@@ -48,9 +49,10 @@ stop() {
   done
 }
 
-# Ends the script because of the command that run_logged has run last: shows the end of the log. $2, if given, is what to do.
+# Ends the script because of the command that run_logged has run last: shows the end of what it printed, less ninja's lines
+# about what went well. $2, if given, is what to do.
 broken() {
-  tail -n 30 "$log" | sed "s/^/$program: | /" >&2
+  tail -c "+$log_begin" "$log" | grep -vE '^\[[0-9]+/[0-9]+\] ' | tail -n 30 | sed "s/^/$program: | /" >&2
   [ "$(free_megabytes "$work")" -ge 16 ] || fail "$1: the disk is full that has $work (the whole log is $log)"
   fail "$1${2:+: $2} (the whole log is $log)"
 }
@@ -114,18 +116,23 @@ find_tarball() {
     [ -z "$version" ] || break
   done <<<"$known"
   [ -n "$version" ] || not_known "$suite" "$(tail -n 1 "$apt/offered")"
-  tarball=$tarballs/$file tarball_sum=$sum
+  fetch "$file" "$version" "$sum"
+}
 
+# Gets the file $1 of version $2 into the cache, with the private apt; sets tarball and tarball_sum. $3 is its SHA-256.
+fetch() {
+  local apt=$work/apt file=$1
   say "fetching $file"
   mkdir "$apt/here"
   cd "$apt/here"
-  run_logged apt-get -c "$apt/apt.conf" -q source --only-source --download-only --tar-only "qemu=$version" ||
+  run_logged apt-get -c "$apt/apt.conf" -q source --only-source --download-only --tar-only "qemu=$2" ||
     broken "apt cannot fetch $file" "check the network, or give the file with --source"
   cd "$root"
   [ -f "$apt/here/$file" ] || broken "apt has not fetched $file"
-  verify "$apt/here/$file" "$sum"
+  verify "$apt/here/$file" "$3" "$file as the archive has it"
   mkdir -p "$tarballs"
-  mv "$apt/here/$file" "$tarball"
+  mv "$apt/here/$file" "$tarballs/$file" || fail "cannot write $tarballs/$file"
+  tarball=$tarballs/$file tarball_sum=$3
 }
 
 # Ends the script: the suite $1 offers only a source that is not in the table, as "VERSION FILE SHA-256".
@@ -133,15 +140,18 @@ not_known() {
   local version file sum
   read -r version file sum <<<"$2"
   [ -n "$version" ] || fail "$1 has no source of QEMU: check the apt sources, or give a tarball with --source"
-  fail "$1 has moved on to QEMU ${version#*:}, whose tarball $file is not in the table of qemu-patches/common.sh." \
-    "To try the series on it: apt-get source --tar-only qemu, then give that file with --source and --sha256 $sum." \
-    "If it works, add a line to the table: $(codename) $1 $file $sum"
+  fetch "$file" "$version" "$sum"
+  version=${version#*:}
+  fail "$1 now has QEMU ${version%%[+-]*}, which is not in the table of known sources. To try the patches on it:" \
+    "qemu-patches/build.sh --source '$tarball' --sha256 $sum. If that works, add this line to the table in qemu-patches/common.sh:" \
+    "$(codename) $1 $file $sum"
 }
 
+# Ends the script if the file $1 does not have the SHA-256 $2; $3 is what it is called, if not by its name.
 verify() {
   local sum
   sum=$(checksum "$1")
-  [ "$sum" = "$2" ] || fail "$1 is not what was expected: its SHA-256 is $sum, and should be $2. Don't use this file; get it again from a source that you trust"
+  [ "$sum" = "$2" ] || fail "${3:-$1} is not what was expected: its SHA-256 is $sum, and should be $2. Don't use it; get the file with that sum from a source that you trust, and give it with --source"
 }
 
 # Unpacks the tarball $1 below the new directory $2, without the sources of firmware in roms/: two thirds of it, and not built.
@@ -168,3 +178,5 @@ apply() {
 shopt -s nullglob
 series=("$patches"/*.patch)
 shopt -u nullglob
+
+count_patches() { if [ ${#series[@]} = 1 ]; then printf '1 patch'; else printf '%s patches' ${#series[@]}; fi; }

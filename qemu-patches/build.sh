@@ -188,6 +188,8 @@ find_missing() {
     compiles "${entry%%:*}" || missing+=("${entry#*:}")
   done
   find_python || missing+=(python3 python3-venv)
+  # Firmware of network cards, which boards have by default.
+  [ -e /usr/lib/ipxe/qemu/efi-virtio.rom ] || ! command -v dpkg-query >/dev/null || missing+=(ipxe-qemu)
 }
 
 get_what_is_missing() {

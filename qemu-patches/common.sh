@@ -38,13 +38,24 @@ run_logged() {
   return "$status"
 }
 
+# Whether a process of the job's group is alive. One that has ended counts no more, even if nobody has taken its status.
+job_lives() {
+  local file text state parent group
+  for file in /proc/[0-9]*/stat; do
+    { text=$(<"$file"); } 2>/dev/null || continue
+    read -r state parent group _ <<<"${text##*) }"
+    [ "$group" != "$job" ] || [ "$state" = Z ] || return 0
+  done
+  return 1
+}
+
 # Ends the command that runs, if there is one, and waits for its end: it may be writing below a directory to be removed.
 stop() {
   [ -n "$job" ] || return 0
-  kill -TERM -- "-$job" 2>/dev/null || true
   local tries=0
-  while kill -0 -- "-$job" 2>/dev/null; do
-    [ $((tries += 1)) -le 50 ] || { kill -KILL -- "-$job" 2>/dev/null || true; }
+  kill -TERM -- "-$job" 2>/dev/null || true
+  while job_lives; do
+    [ $((tries += 1)) -le 30 ] || kill -KILL -- "-$job" 2>/dev/null || true
     sleep 0.1
   done
 }

@@ -312,23 +312,28 @@ unset PYTHONPATH PYTHONHOME MAKEFLAGS MAKELEVEL MFLAGS DESTDIR
 work='' new=''
 clean_up() {
   local status=$?
+  trap - ERR
   [ -z "$new" ] || rm -rf "$new"
-  [ "$status" = 0 ] || [ -z "$keep" ] || [ ! -d "$work" ] || {
+  [ -n "$work" ] || return 0
+  if [ "$status" != 0 ] && [ -n "$keep" ]; then
     touch "$work/.kept"
     say "the directory of this build stays: $work"
-    return
-  }
-  [ -z "$work" ] || rm -rf "$work"
+  else
+    rm -rf "$work"
+  fi
 }
 interrupted() {
   trap '' INT TERM HUP
   stop
   [ ! -t 3 ] || printf '\r\033[K' >&3
-  say "interrupted; nothing was installed"
+  say "interrupted; nothing was installed; cleaning up"
   exit "$1"
 }
 exec 3>&2
 trap clean_up EXIT
+# For what nothing here expects to fail, so that no end is without a word.
+set -E
+trap 'say "error: unexpected: line $LINENO: $BASH_COMMAND"' ERR
 trap 'interrupted 130' INT
 trap 'interrupted 143' TERM
 trap 'interrupted 129' HUP

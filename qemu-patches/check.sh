@@ -49,6 +49,9 @@ interrupted() {
   exit "$1"
 }
 trap clean_up EXIT
+# For what nothing here expects to fail, so that no end is without a word.
+set -E
+trap 'say "error: unexpected: line $LINENO: $BASH_COMMAND"' ERR
 trap 'interrupted 130' INT
 trap 'interrupted 143' TERM
 trap 'interrupted 129' HUP

@@ -63,7 +63,7 @@ stop() {
 # Ends the script because of the command that run_logged has run last: shows the end of what it printed, less ninja's lines
 # about what went well. $2, if given, is what to do.
 broken() {
-  tail -c "+$log_begin" "$log" | grep -vE '^\[[0-9]+/[0-9]+\] ' | tail -n 30 | sed "s/^/$program: | /" >&2
+  tail -c "+$log_begin" "$log" | sed -E '/^\[[0-9]+\/[0-9]+\] /d' | tail -n 30 | sed "s/^/$program: | /" >&2
   [ "$(free_megabytes "$work")" -ge 16 ] || fail "$1: the disk is full that has $work (the whole log is $log)"
   fail "$1${2:+: $2} (the whole log is $log)"
 }
@@ -121,7 +121,7 @@ find_tarball() {
   private_apt "$apt" "$suite" "$archive"
   run_logged apt-get -c "$apt/apt.conf" -q update ||
     broken "apt cannot read the source index of $suite" "check the network, or give the file $file with --source"
-  offered "$apt" >"$apt/offered"
+  offered "$apt" >"$apt/offered" || fail "apt cannot read the source index of $suite that it has just fetched (the whole log is $log)"
   while read -r _ _ file sum; do
     version=$(awk -v file="$file" '$2==file {print $1; exit}' "$apt/offered")
     [ -z "$version" ] || break

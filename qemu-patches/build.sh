@@ -24,7 +24,7 @@ Everything below ~/.cache/ktracer/qemu can be removed at any time.
 
 Debian 12 and 13 need nothing else: the source comes from the system's own archive through apt, the packages that are missing
 are installed (as root, or with sudo), and three Python packages come from the Python package index. Three targets take 5 to
-6 minutes on two cores, and 1 GB below ~/.cache/ktracer meanwhile.
+6 minutes on two cores, and 400 MB below ~/.cache/ktracer meanwhile.
 
 Examples:
     qemu-patches/build.sh                                        # what `make qemu` does
@@ -356,7 +356,7 @@ log=$qemu_cache/build.log
 : >"$log"
 work=$(mktemp -d "$qemu_cache/build-XXXXXX")
 get_what_is_missing
-[ "$(free_megabytes "$work")" -ge 1000 ] || fail "$(free_megabytes "$work") MB are free below $qemu_cache, and the build needs 1000: make room, or choose another disk with KTRACER_CACHE"
+[ "$(free_megabytes "$work")" -ge 600 ] || fail "$(free_megabytes "$work") MB are free below $qemu_cache, and the build needs 600: make room, or choose another disk with KTRACER_CACHE"
 if [ -f "$source" ]; then
   tarball=$source
   verify "$tarball" "$source_sum"

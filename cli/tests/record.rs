@@ -14,17 +14,20 @@ struct Scene {
 impl Scene {
     /// `ktracer record` with `options`, in a directory of its own, about to run the fake, which will say `messages`.
     fn new(options: &[&str], messages: Value) -> Self {
+        Self::with_program(fake().to_str().unwrap(), options, messages)
+    }
+
+    /// The same with another command after `--`.
+    fn with_program(program: &str, options: &[&str], messages: Value) -> Self {
         let scratch = tempfile::tempdir().unwrap();
-        let fake = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/qemu-system-arm");
         let mut command = Command::new(env!("CARGO_BIN_EXE_ktracer"));
         command
             .args(["record", "-o", "trace"])
             .args(options)
-            .arg("--")
-            .arg(&fake)
+            .args(["--", program])
             .args(["-M", "virt"])
             .current_dir(scratch.path())
-            .env("KTRACER_PLUGIN", &fake)
+            .env("KTRACER_PLUGIN", fake())
             .env("FAKE_LOG", scratch.path().join("log"))
             .env("FAKE_MESSAGES", messages.to_string())
             .stdin(Stdio::null());
@@ -46,6 +49,10 @@ impl Scene {
     fn trace(&self) -> PathBuf {
         self.scratch.path().join("trace")
     }
+}
+
+fn fake() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fake/qemu-system-arm")
 }
 
 fn finished(reason: &str, error: Option<&str>) -> Value {
@@ -163,6 +170,53 @@ fn what_cannot_be_recorded_is_refused_before_anything_is_created() {
     let (output, errors) = scene.run();
     assert_eq!(output.status.code(), Some(1));
     assert!(errors.contains("exists already"), "{errors}");
+}
+
+#[test]
+fn the_patched_qemu_is_started_with_the_plugin() {
+    let mut scene = Scene::with_program("qemu-system-arm", &["--patched"], json!([finished("exit", None)]));
+    let build = scene.scratch.path().canonicalize().unwrap().join("cache/qemu/0123/bin");
+    std::fs::create_dir_all(&build).unwrap();
+    std::os::unix::fs::symlink(fake(), build.join("qemu-system-arm")).unwrap();
+    std::os::unix::fs::symlink("0123", scene.scratch.path().join("cache/qemu/current")).unwrap();
+    scene.command.env("KTRACER_CACHE", scene.scratch.path().join("cache")).env_remove("KTRACER_QEMU");
+    let (output, errors) = scene.run();
+    assert!(output.status.success(), "{errors}");
+    let log = scene.log();
+    let arguments = log[0]["arguments"].as_array().unwrap();
+    assert_eq!(arguments[..3], ["-M", "virt", "-plugin"]);
+    assert!(arguments[3].as_str().unwrap().contains("/trace,control=/"), "{}", arguments[3]);
+    let program = log[1]["hello"]["command_line"][0].as_str().unwrap();
+    assert_eq!(Path::new(program), build.join("qemu-system-arm"), "the trace says which QEMU ran");
+}
+
+#[test]
+fn the_patched_qemu_can_be_anywhere() {
+    let mut scene = Scene::with_program("qemu-system-arm", &["--patched"], json!([finished("exit", None)]));
+    let programs = scene.scratch.path().join("elsewhere/bin");
+    std::fs::create_dir_all(&programs).unwrap();
+    std::os::unix::fs::symlink(fake(), programs.join("qemu-system-arm")).unwrap();
+    // From where ktracer runs, as any path that a user types.
+    scene.command.env("KTRACER_QEMU", "elsewhere");
+    let (output, errors) = scene.run();
+    assert!(output.status.success(), "{errors}");
+}
+
+#[test]
+fn without_a_patched_qemu_the_way_to_one_is_shown() {
+    let refused = |program: &str| {
+        let mut scene = Scene::with_program(program, &["--patched"], json!([]));
+        scene.command.env("KTRACER_CACHE", scene.scratch.path()).env_remove("KTRACER_QEMU");
+        let (output, errors) = scene.run();
+        assert_eq!(output.status.code(), Some(1), "{errors}");
+        assert_eq!(errors.lines().count(), 1, "{errors}");
+        assert!(!scene.trace().exists());
+        errors
+    };
+    let errors = refused("qemu-system-arm");
+    assert!(errors.contains("`make qemu`"), "{errors}");
+    let errors = refused(fake().to_str().unwrap());
+    assert!(errors.contains("leave --patched out"), "{errors}");
 }
 
 /// What a terminal shows of a recording with one report of progress, whose QEMU has `extra` as its last argument.

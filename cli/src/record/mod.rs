@@ -9,6 +9,7 @@ mod directory;
 mod guest;
 mod lines;
 mod mtree;
+mod patched;
 mod plugin;
 pub mod progress;
 mod qemu;
@@ -63,6 +64,9 @@ pub struct Arguments {
     /// Let QEMU run on after --stop-after
     #[arg(long, requires = "stop_after")]
     keep_running: bool,
+    /// Take QEMU from the one that `make qemu` has built with ktracer's patches; its name after `--` has no path then
+    #[arg(long)]
+    patched: bool,
     /// QEMU's command line: qemu-system-arm (9.2 or newer) and its arguments
     #[arg(last = true, required = true, value_name = "QEMU")]
     qemu: Vec<OsString>,
@@ -80,11 +84,15 @@ Examples:
   Begin where a boot loader jumps to the program at 0x40000000, and replace an older trace:
     ktracer record -o trace/ --force --start-at 0x40000000 -- qemu-system-arm -M virt …
 
+  Record with the QEMU that `make qemu` has built:
+    ktracer record -o trace/ --patched -- qemu-system-arm -M virt -nographic -bios u-boot.bin
+
 Signals (Ctrl-C, SIGTERM, SIGHUP) go to QEMU, which then ends and leaves a closed trace. The exit status is QEMU's, 128
 + the signal's number if one killed it, or 1 if QEMU was content and the recording failed.
 
 The environment variable KTRACER_PLUGIN names the plugin, libktracer.so, if it is not where ktracer looks: beside
-itself and in ../lib/ktracer.";
+itself and in ../lib/ktracer. KTRACER_QEMU names the directory in which --patched finds bin/qemu-system-arm, if it is not
+the latest build in ~/.cache/ktracer/qemu.";
 
 /// What the threads of a recording report.
 #[derive(Debug)]
@@ -112,7 +120,8 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let Some((program, qemu_arguments)) = arguments.qemu.split_first() else {
         bail!("the command after `--` is missing");
     };
-    let program = qemu::Program::check(program)?;
+    let program = if arguments.patched { patched::find(program)? } else { program.clone() };
+    let program = qemu::Program::check(&program)?;
     qemu::check_arguments(qemu_arguments)?;
     let library = plugin::find()?;
     let sockets = qemu::Sockets::create()?;
@@ -144,7 +153,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     report_exit(Arc::clone(&guest), events.clone());
     let controller = Controller {
         listener,
-        hello: hello(&program, &arguments.qemu),
+        hello: hello(&program, qemu_arguments),
         qmp_socket: sockets.qmp.clone(),
         directory: directory.clone(),
         keep_running: arguments.keep_running,
@@ -162,8 +171,9 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     Ok(ExitCode::from(outcome.summarise(&arguments.output, &directory)))
 }
 
-fn hello(program: &qemu::Program, command_line: &[OsString]) -> serde_json::Value {
-    let command_line: Vec<_> = command_line.iter().map(|argument| argument.to_string_lossy()).collect();
+fn hello(program: &qemu::Program, arguments: &[OsString]) -> serde_json::Value {
+    let command_line: Vec<_> =
+        std::iter::once(&program.path).chain(arguments).map(|argument| argument.to_string_lossy()).collect();
     json!({
         "qemu_version": program.version,
         "command_line": command_line,

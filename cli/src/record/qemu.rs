@@ -20,7 +20,7 @@ const NOT_YET: [&str; 4] =
 /// A program that was found fit for recording.
 #[derive(Debug)]
 pub struct Program {
-    /// As the user gave it.
+    /// As the user gave it, or where `--patched` found it.
     pub path: OsString,
     /// The first line of its `--version`, as in `QEMU emulator version 10.0.2 (Debian …)`.
     pub version: String,

@@ -37,7 +37,7 @@ for file in "${given[@]}"; do
   sum=$(checksum "$file")
   is_known "$sum" || fail "$file has the SHA-256 $sum, which is not in the table of qemu-patches/common.sh; known are" $(known_files)
 done
-[ ${#series[@]} -gt 0 ] || { say "there are no patches in $patches: nothing to check"; exit; }
+[ ${#series[@]} -gt 0 ] || fail "there are no patches in $patches: is this a whole checkout?"
 for entry in patch:patch perl:perl xz:xz-utils; do
   command -v "${entry%%:*}" >/dev/null || fail "${entry%%:*} is missing, which Debian has as ${entry#*:}"
 done

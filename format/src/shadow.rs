@@ -1,4 +1,5 @@
-//! Memory as far as one segment has seen it: the load predictor that the recorder and the replay share.
+//! Memory as far as one segment has seen it, on the replay's side: the load predictor that the recorder and the replay
+//! share. The recorder's half is `segment/local_memory.rs`, which does the same with nothing but speed in mind.
 //!
 //! Both keep, for the segment under way, which virtual page shows which physical page, and the bytes of physical
 //! memory that a load or a store of this segment has touched. A load of bytes that are all known, and unchanged,
@@ -61,29 +62,15 @@ pub struct Page {
     generation: u32,
     /// The number of the physical page.
     pub number: u64,
-    /// Lines that a load of this segment touched, one bit each.
-    pub read: u64,
-    /// Lines of which a byte changed, or was seen to have changed, in this segment.
-    pub written: u64,
     /// Bytes known in this segment: one bit a byte, one word a line.
     pub known: [u64; LINES],
-    /// Bytes known ever since the recording began (recorder only).
-    pub ever: [u64; LINES],
-    /// The bytes; those neither known nor ever known mean nothing.
+    /// The bytes; those that are not known mean nothing.
     pub data: [u8; PAGE_BYTES],
 }
 
 impl Page {
     fn new(number: u64) -> Box<Page> {
-        Box::new(Page {
-            generation: 0,
-            number,
-            read: 0,
-            written: 0,
-            known: [0; LINES],
-            ever: [0; LINES],
-            data: [0; PAGE_BYTES],
-        })
+        Box::new(Page { generation: 0, number, known: [0; LINES], data: [0; PAGE_BYTES] })
     }
 
     /// The value of `bytes` (at most 8) bytes at `offset`, little-endian; they lie within one line.
@@ -159,7 +146,7 @@ impl Shadow {
         }
     }
 
-    /// Forgets what this segment knew: all mappings, all known bytes. (`ever` and the bytes stay.)
+    /// Forgets what this segment knew: all mappings, all known bytes. (The bytes stay.)
     pub fn begin_segment(&mut self) {
         self.touched.clear();
         if self.pages.len() > self.page_limit {
@@ -199,38 +186,30 @@ impl Shadow {
         self.mappings[(address >> 12) as usize & (VIRTUAL_PAGES - 1)].generation = 0;
     }
 
-    /// Sets the mapping of the virtual page that `address` lies in. `fresh` fills in a page that was never seen.
-    pub fn map(&mut self, address: u32, target: Target, fresh: impl FnOnce(&mut Page)) -> Mapping {
+    /// Sets the mapping of the virtual page that `address` lies in.
+    pub fn map(&mut self, address: u32, target: Target) -> Mapping {
         let behaviour = match target {
             Target::Ram(_) => Behaviour::Ram,
             Target::Device => Behaviour::Device,
             Target::Rom(_) => Behaviour::Rom,
         };
-        let page = target.physical_page().map_or(0, |number| self.page_index(number, fresh));
+        let page = target.physical_page().map_or(0, |number| self.touch(number));
         let mapping = Mapping { generation: self.generation, page, behaviour };
         self.mappings[(address >> 12) as usize & (VIRTUAL_PAGES - 1)] = mapping;
         mapping
     }
 
     /// Makes the physical page `number` one that this segment has touched, without a virtual page that shows it, and
-    /// returns its key. `fresh` fills in a page that was never seen.
-    pub fn touch(&mut self, number: u64, fresh: impl FnOnce(&mut Page)) -> u32 {
-        self.page_index(number, fresh)
-    }
-
-    fn page_index(&mut self, number: u64, fresh: impl FnOnce(&mut Page)) -> u32 {
+    /// returns its key.
+    pub fn touch(&mut self, number: u64) -> u32 {
         let index = *self.numbers.entry(number).or_insert_with(|| {
-            let mut page = Page::new(number);
-            fresh(&mut page);
-            self.pages.push(page);
+            self.pages.push(Page::new(number));
             (self.pages.len() - 1) as u32
         });
         let page = &mut self.pages[index as usize];
         if page.generation != self.generation {
             page.generation = self.generation;
             page.known = [0; LINES];
-            page.read = 0;
-            page.written = 0;
             self.touched.push(index);
         }
         index
@@ -270,11 +249,6 @@ impl Shadow {
     pub fn touched_count(&self) -> usize {
         self.touched.len()
     }
-
-    /// All pages that this segment mapped, in no order.
-    pub fn touched_pages(&self) -> impl Iterator<Item = &Page> {
-        self.touched.iter().map(|&index| &*self.pages[index as usize])
-    }
 }
 
 #[cfg(test)]
@@ -285,24 +259,24 @@ mod tests {
     fn a_segment_forgets_what_it_knew() {
         let mut shadow = Shadow::new(usize::MAX);
         assert_eq!(shadow.mapping(0x8000_1234), None);
-        let mapping = shadow.map(0x8000_1234, Target::Ram(0x40000), |_| ());
+        let mapping = shadow.map(0x8000_1234, Target::Ram(0x40000));
         shadow.page_mut(mapping).known[3] = u64::MAX;
         assert_eq!(shadow.mapping(0x8000_1fff), Some(mapping));
         shadow.begin_segment();
         assert_eq!(shadow.mapping(0x8000_1fff), None);
         assert!(shadow.touched_page(0x40000).is_none());
-        let mapping = shadow.map(0, Target::Ram(0x40000), |_| panic!("the page was seen before"));
+        let mapping = shadow.map(0, Target::Ram(0x40000));
         assert_eq!(shadow.page(mapping).known[3], 0);
     }
 
     #[test]
     fn two_virtual_pages_share_one_physical_page() {
         let mut shadow = Shadow::new(usize::MAX);
-        let one = shadow.map(0x1000, Target::Ram(5), |_| ());
-        let two = shadow.map(0x2000, Target::Ram(5), |_| ());
+        let one = shadow.map(0x1000, Target::Ram(5));
+        let two = shadow.map(0x2000, Target::Ram(5));
         shadow.page_mut(one).set_value(8, 4, 0x1122_3344);
         assert_eq!(shadow.page(two).value(8, 4), 0x1122_3344);
-        assert_eq!(shadow.touched_pages().count(), 1);
+        assert_eq!(shadow.touched_count(), 1);
     }
 
     #[test]

@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn stretches_are_undone_in_reverse_order() {
         let mut shadow = Shadow::new(usize::MAX);
-        let key = shadow.touch(5, |_| ());
+        let key = shadow.touch(5);
         let mut journal = FullJournal::default();
         let mut states = Vec::new();
         let mut random = fastrand::Rng::with_seed(3);

@@ -165,7 +165,7 @@ impl<J: Journal> SegmentMemory<J> {
         }
         let old = self.shadow.raw_mapping(address);
         self.journal.note(|| Undo::Mapping { address, mapping: old });
-        Ok(self.shadow.map(address, target, |_| ()))
+        Ok(self.shadow.map(address, target))
     }
 
     fn mapping(&mut self, address: u32) -> Result<Mapping, SegmentError> {
@@ -225,7 +225,7 @@ impl<J: Journal> SegmentMemory<J> {
         if self.shadow.touched_count() >= SEGMENT_PAGE_LIMIT && self.shadow.touched_page(number).is_none() {
             return Err(SegmentError::Stream(Stream::DeviceWrites));
         }
-        let key = self.shadow.touch(number, |_| ());
+        let key = self.shadow.touch(number);
         let page = self.shadow.page_at_mut(key);
         let stretch = offset..offset + bytes.len();
         self.journal.note_stretch(key, page, stretch.clone());

@@ -1,11 +1,12 @@
 //! The conversation with `ktracer record`: one JSON object a line over a UNIX socket.
 //!
-//! Without a socket (QEMU was started by hand) everything still works, but no initial memory is captured and the
-//! header does not know QEMU's command line.
+//! Without a socket (QEMU was started by hand, or records by itself with `-ktrace`) everything still works, but on a stock
+//! QEMU no initial memory is captured.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,24 @@ pub struct Hello {
     pub command_line: Vec<String>,
     /// When, RFC 3339.
     pub started: String,
+}
+
+impl Hello {
+    /// What this process, QEMU, can find out about itself.
+    pub fn of_this_process() -> Self {
+        let command_line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
+        let words = command_line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+        let mut command_line: Vec<String> = words.collect();
+        // Each word ends with a zero.
+        command_line.pop();
+        let version = Command::new("/proc/self/exe").arg("--version").stdin(Stdio::null()).output();
+        let version = version.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
+        Hello {
+            qemu_version: version.unwrap_or_default().lines().next().unwrap_or_default().to_owned(),
+            command_line,
+            started: jiff::Timestamp::now().to_string(),
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -22,8 +22,8 @@ use crate::ring::CHUNK_WORDS;
 
 /// Blocks with more instructions than this count themselves: so a word in the ring stands for at most as many.
 pub const COUNTED_INSTRUCTIONS: u32 = 32;
-/// No segment has more instructions than this, whatever the blocks: well below what the format allows.
-const MOST_INSTRUCTIONS: u64 = ktrace_format::segment::INSTRUCTION_LIMIT as u64 / 4 * 3;
+/// No segment has more instructions than this, whatever the blocks.
+const MOST_INSTRUCTIONS: u64 = ktrace_format::segment::INSTRUCTION_LIMIT as u64;
 /// A device write is recorded in pieces of this many bytes at most, so that each fits a chunk.
 const DEVICE_PIECE: usize = 32 << 10;
 /// Translation contexts: QEMU's MMU indexes.
@@ -179,9 +179,10 @@ impl Vcpu {
         }
     }
 
-    /// The most instructions that a chunk can stand for.
+    /// The most instructions that the next chunk can stand for, but for those that long blocks count: a block's word goes
+    /// in below the limit, so there are no more of them than that, and one before.
     fn chunk_bound(&self) -> u64 {
-        2 * CHUNK_WORDS as u64 * u64::from(COUNTED_INSTRUCTIONS)
+        (CHUNK_WORDS as u64 + 1) * u64::from(COUNTED_INSTRUCTIONS)
     }
 
     /// Between two blocks of the recording. `None`: a register could not be read.

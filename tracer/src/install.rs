@@ -159,7 +159,7 @@ fn install(
     }
     let options = Options::parse(arguments.iter().map(String::as_str)).map_err(|error| error.to_string())?;
     let (control, hello) = match &options.control {
-        None => (Control::absent(), Hello::default()),
+        None => (Control::absent(), Hello::of_this_process()),
         Some(path) => Control::connect(path)
             .map_err(|error| format!("can't talk to ktracer record on {}: {error}", path.display()))?,
     };

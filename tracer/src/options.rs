@@ -59,7 +59,9 @@ impl Options {
                 _ => return Err(OptionError::Unknown(argument.to_owned())),
             }
         }
-        options.directory = directory.ok_or(OptionError::NoDirectory)?;
+        let directory = directory.ok_or(OptionError::NoDirectory)?;
+        // QEMU may change its working directory (-daemonize).
+        options.directory = std::path::absolute(&directory).unwrap_or(directory);
         Ok(options)
     }
 }
@@ -70,7 +72,7 @@ mod tests {
 
     #[test]
     fn arguments_are_understood() {
-        let all = ["out=/tmp/a=b", "control=/run/s", "stop_after=1000", "start_at=0x40001001"];
+        let all = ["out=/tmp/a=b", "ktrace=on", "control=/run/s", "stop_after=1000", "start_at=0x40001001"];
         let options = Options::parse(all.into_iter()).unwrap();
         assert_eq!(options.directory, PathBuf::from("/tmp/a=b"));
         assert_eq!(options.stop_after, Some(1000));

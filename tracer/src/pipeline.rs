@@ -334,6 +334,7 @@ impl Threads {
             return;
         };
         let bytes = trace.bytes();
+        let shown = directory.clone();
         let mut totals = trace.totals().clone();
         let closed = trace.close(error.as_deref().unwrap_or(reason.name()));
         let error = match (&closed, error) {
@@ -346,6 +347,14 @@ impl Threads {
         if let Some(error) = &error {
             eprintln!(
                 "ktracer: the recording ended early: {error}. The guest runs on; what was recorded before is kept."
+            );
+        }
+        if !control.is_present() {
+            eprintln!(
+                "ktracer: recorded {} instructions in {}, {bytes} bytes; replay them with: ktreplay {}",
+                totals.instructions,
+                shown.display(),
+                shown.display()
             );
         }
         let is_closed = closed.is_ok();

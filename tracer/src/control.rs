@@ -27,7 +27,8 @@ impl Hello {
     /// What this process, QEMU, can find out about itself.
     pub fn of_this_process() -> Self {
         let command_line = std::fs::read("/proc/self/cmdline").unwrap_or_default();
-        let words = command_line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
+        let words =
+            command_line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned());
         let mut command_line: Vec<String> = words.collect();
         // Each word ends with a zero.
         command_line.pop();

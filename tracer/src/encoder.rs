@@ -71,6 +71,8 @@ pub struct Worker {
     /// By how much accesses of the first block number its instructions too high.
     skipped: u32,
     in_block: bool,
+    /// The translation context of the last access.
+    context: u8,
     end: Option<(EndReason, bool)>,
 }
 
@@ -79,6 +81,13 @@ fn take<'a>(words: &mut &'a [u64], count: usize, first: u64) -> Result<&'a [u64]
     let (taken, rest) = words.split_at_checked(count).ok_or(SegmentError::BadEvent(first))?;
     *words = rest;
     Ok(taken)
+}
+
+/// The block that a word names, if it is an event of the most frequent kind: all of the block before has started.
+#[inline(always)]
+fn whole_block(word: u64) -> Option<u32> {
+    const WHOLE: u32 = (Tag::Block.word() >> 32) as u32 | ALL_STARTED;
+    ((word >> 32) as u32 == WHOLE).then_some(word as u32)
 }
 
 impl Worker {
@@ -92,6 +101,7 @@ impl Worker {
             started: ALL_STARTED,
             skipped: 0,
             in_block: false,
+            context: 0,
             end: None,
         })
     }
@@ -124,33 +134,30 @@ impl Worker {
     }
 
     fn chunk(&mut self, mut words: &[u64]) -> Result<(), SegmentError> {
-        // The recording spends its time in this loop.
         while let Some(&first) = words.first() {
-            if first >> 63 == 0 {
-                let context = access::context(first);
-                let plain = access::plain(context);
-                let done = self.encoder.accesses(context, words, |first| access::kind(first, plain));
-                words = words.get(2 * done..).unwrap_or_default();
-                match *words {
-                    [first, value, ref rest @ ..] if first >> 63 == 0 => {
-                        words = rest;
-                        self.single_access(first, value, &mut words)?;
-                    }
-                    [first] if first >> 63 == 0 => return Err(SegmentError::BadEvent(first)),
-                    _ => {}
+            if self.started == ALL_STARTED && self.skipped == 0 {
+                // The recording spends its time in there.
+                let plain = access::plain(self.context);
+                let (block, kind) = (whole_block, |word| access::kind(word, plain));
+                let taken = self.encoder.plain_events(self.context, words, block, kind);
+                if taken > 0 {
+                    words = words.get(taken..).unwrap_or_default();
+                    continue;
                 }
+            }
+            if first >> 63 == 0 {
+                let [_, value, ref rest @ ..] = *words else { return Err(SegmentError::BadEvent(first)) };
+                words = rest;
+                self.context = access::context(first);
+                self.single_access(first, value, &mut words)?;
                 continue;
             }
             words = words.get(1..).unwrap_or_default();
             if first >> 56 == Tag::Block as u64 {
                 let started = (first >> 32) as u32 & ALL_STARTED;
-                if started & self.started == ALL_STARTED && self.skipped == 0 {
-                    self.encoder.end_whole_block();
-                } else {
-                    self.end_block(started);
-                }
-                self.in_block = true;
                 let serial = first as u32;
+                self.end_block(started);
+                self.in_block = true;
                 if serial as usize >= self.known.len() {
                     self.know_blocks();
                 }

@@ -5,8 +5,10 @@
 //! it compares the cursor with a limit at each block, and leaves it to the slack above the limit to hold a block's accesses.
 
 use std::cell::UnsafeCell;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, SendError, Sender, channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use crate::event::{ALL_STARTED, REGISTERS, Tag};
 
@@ -15,13 +17,17 @@ pub const CHUNK_WORDS: usize = 1 << 15;
 /// Words above a chunk's limit: 1 MiB. A block has 512 instructions at most, one of which makes 64 accesses at most (of
 /// 32 double registers in two halves each), each of two words.
 const SLACK_WORDS: usize = 1 << 17;
-/// Chunks in all: how far the vCPU can be ahead.
-pub const CHUNKS: usize = 32;
+/// Chunks in all: the vCPU can be 24 MiB of events ahead.
+const CHUNKS: usize = 128;
+/// Of these so many are always empty, see [`Pool`].
+const IDLE_CHUNKS: usize = 32;
 
 /// Where the next event goes. Generated code knows the layout.
 #[repr(C)]
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Cursor {
+    /// Keeps what other threads write to out of the cache lines that generated code writes to all the time.
+    _before: [u64; 64],
     /// Address of the next word.
     pub next: UnsafeCell<u64>,
     /// Generated code calls the plugin at the entry of a block if `next` is not below. Any thread may write 0 here.
@@ -31,6 +37,8 @@ pub struct Cursor {
     /// On a stock QEMU how many instructions of the block have started, as far as that can matter; on a patched one
     /// how many there were in long blocks since it was last looked at.
     pub counted: UnsafeCell<u64>,
+    /// As `_before`.
+    _behind: [u64; 64],
 }
 
 // SAFETY: the cells are touched by the vCPU's thread and by generated code on it only, and at exit, when no vCPU runs any
@@ -53,7 +61,7 @@ pub struct Segment {
     /// What it begins with.
     pub start: Start,
     chunks: Receiver<Full>,
-    empty: Sender<Chunk>,
+    pool: Arc<Pool>,
 }
 
 type Chunk = Box<[u64]>;
@@ -72,10 +80,50 @@ impl Segment {
             if result.is_ok() {
                 result = take(full.chunk.get(..full.words).unwrap_or_default());
             }
-            // The vCPU's side may be gone; then nobody needs the chunk.
-            let _ = self.empty.send(full.chunk);
+            self.pool.give(full.chunk);
         }
         result
+    }
+}
+
+/// Empty chunks, in the order in which they were read.
+///
+/// A chunk is not used again as soon as it has been read: its lines are then in the cache of the core that read them, and
+/// each store of the vCPU's would have to fetch one from there, which made the vCPU's thread twice as slow. So some chunks
+/// always lie idle.
+struct Pool {
+    empty: Mutex<VecDeque<Chunk>>,
+    given: Condvar,
+}
+
+impl Pool {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Chunk>> {
+        match self.empty.lock() {
+            Ok(empty) => empty,
+            // Whoever panicked has not broken a queue of chunks.
+            Err(poisoned) => poisoned.into_inner(),
+        }
+    }
+
+    fn give(&self, chunk: Chunk) {
+        self.lock().push_back(chunk);
+        self.given.notify_one();
+    }
+
+    /// Waits for the chunk that has been empty for longest.
+    fn take(&self) -> Chunk {
+        let mut empty = self.lock();
+        loop {
+            if empty.len() > std::env::var("KT_IDLE").ok().and_then(|v| v.parse().ok()).unwrap_or(IDLE_CHUNKS)
+                && let Some(chunk) = empty.pop_front()
+            {
+                return chunk;
+            }
+            empty = match self.given.wait(empty) {
+                Ok(empty) => empty,
+                Err(poisoned) => poisoned.into_inner(),
+            };
+        }
     }
 }
 
@@ -86,8 +134,7 @@ pub struct Writer {
     /// Gone when the recording is over: then the encoders' threads end.
     segments: Option<Sender<Segment>>,
     full: Option<Sender<Full>>,
-    empty: Receiver<Chunk>,
-    give_back: Sender<Chunk>,
+    pool: Arc<Pool>,
     sequence: u64,
     /// Words of the segment that were handed over.
     handed_over: u64,
@@ -103,18 +150,15 @@ impl Writer {
     /// The vCPU's end of a ring; encoders find segments where `segments` sends them. The cursor is the writer's alone, but
     /// for the limit.
     pub fn new(segments: Sender<Segment>, cursor: &'static Cursor) -> Writer {
-        let (give_back, empty) = channel();
-        for _ in 1..CHUNKS {
-            // The receiver is right here, so this can't fail.
-            let _ = give_back.send(fresh());
-        }
+        let n = std::env::var("KT_CHUNKS").ok().and_then(|v| v.parse().ok()).unwrap_or(CHUNKS);
+        let empty = (1..n).map(|_| fresh()).collect();
+        let pool = Arc::new(Pool { empty: Mutex::new(empty), given: Condvar::new() });
         let mut writer = Writer {
             cursor,
             chunk: fresh(),
             segments: Some(segments),
             full: None,
-            empty,
-            give_back,
+            pool,
             sequence: 0,
             handed_over: 0,
             discarding: true,
@@ -226,13 +270,11 @@ impl Writer {
         let words = (self.next() - self.start()) as usize / 8;
         if let (Some(full), false) = (&self.full, self.discarding) {
             if words > 0 {
-                match self.empty.recv() {
-                    Ok(fresh) => {
-                        let chunk = std::mem::replace(&mut self.chunk, fresh);
-                        self.handed_over += words as u64;
-                        self.discarding = full.send(Full { chunk, words }).is_err();
-                    }
-                    Err(_) => self.discarding = true,
+                let chunk = std::mem::replace(&mut self.chunk, self.pool.take());
+                self.handed_over += words as u64;
+                if let Err(SendError(Full { chunk, .. })) = full.send(Full { chunk, words }) {
+                    self.discarding = true;
+                    self.pool.give(chunk);
                 }
             }
         }
@@ -244,7 +286,7 @@ impl Writer {
         self.end_segment(started);
         let (full, chunks) = channel();
         let start = Start { sequence: self.sequence, registers, dictionary };
-        let segment = Segment { start, chunks, empty: self.give_back.clone() };
+        let segment = Segment { start, chunks, pool: Arc::clone(&self.pool) };
         self.sequence += 1;
         self.handed_over = 0;
         self.full = Some(full);
@@ -282,7 +324,20 @@ mod tests {
 
     fn writer() -> (Writer, Receiver<Segment>) {
         let (sender, segments) = channel();
-        (Writer::new(sender, Box::leak(Box::default())), segments)
+        (
+            Writer::new(
+                sender,
+                Box::leak(Box::new(Cursor {
+                    _before: [0; 64],
+                    next: UnsafeCell::new(0),
+                    limit: AtomicU64::new(0),
+                    opaque: UnsafeCell::new(0),
+                    counted: UnsafeCell::new(0),
+                    _behind: [0; 64],
+                })),
+            ),
+            segments,
+        )
     }
 
     // SAFETY: as in the tracer, one thread uses it at a time.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Head;
 use super::encoder::{Encoded, Finished, InitialMemory};
 use super::index::{IndexPage, IndexWriter};
-use super::local_memory::{FirstSight, LocalPage, line};
+use super::local_memory::{FirstSight, Lines, LocalPage};
 use super::page_table::PageTable;
 use crate::shadow::{LINE_BYTES, PAGE_BYTES};
 
@@ -44,11 +44,7 @@ impl<M: InitialMemory> Committer<M> {
         }
         let mut touched = Vec::with_capacity(encoded.pages.touched().len());
         for page in encoded.pages.touched() {
-            let set = |bit: u8| {
-                (page.lines.iter().enumerate())
-                    .fold(0, |set, (line, flags)| set | u64::from(flags & bit != 0) << line)
-            };
-            let (read, written) = (set(line::READ), set(line::WRITTEN));
+            let Lines { read, written } = page.lines();
             if let (true, Some(known)) = (read | written != 0, self.pages.get(page.number)) {
                 touched.push(IndexPage { number: page.number, read, written, known });
             }
@@ -69,9 +65,6 @@ impl<M: InitialMemory> Committer<M> {
         for FirstSight { page, offset, mask, value } in sights.drain(..) {
             let Some(page) = pages.touched_mut().get_mut(page as usize) else { continue };
             let line = usize::from(offset) / LINE_BYTES % LINES;
-            if page.lines[line] & line::WRITTEN != 0 {
-                continue;
-            }
             let known = known_page(&mut self.pages, &*self.initial, page.number);
             let seen = (0..8).filter(|at| mask >> at & 1 != 0);
             let is_news =
@@ -80,14 +73,15 @@ impl<M: InitialMemory> Committer<M> {
                     known.known[line] >> (at % LINE_BYTES) & 1 == 0 || known.data[at] != byte
                 });
             if is_news {
-                page.lines[line] |= line::WRITTEN;
+                page.mark_changed(usize::from(offset));
             }
         }
     }
 
     fn merge(&mut self, page: &LocalPage) {
         let into = known_page(&mut self.pages, &*self.initial, page.number);
-        for (line, known) in page.known.iter().copied().enumerate().filter(|(_, known)| *known != 0) {
+        for (line, known) in (0..LINES).map(|line| (line, page.known(line))).filter(|(_, known)| *known != 0)
+        {
             into.known[line] |= known;
             let bytes = page.line(line);
             let place = &mut into.data[line * LINE_BYTES..(line + 1) * LINE_BYTES];

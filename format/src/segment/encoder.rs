@@ -405,6 +405,57 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         }
     }
 
+    /// Takes blocks and accesses that need no closer look, from words that are understood by two functions: `block` makes a
+    /// block's number of a word which says that it was entered after all instructions of the one before had started;
+    /// `kind` makes an [`AccessKind::number`] of the first word of an access in `context` by a modelled instruction, which
+    /// has the virtual address in bits 0 to 31, and is followed by a word with the value (bits above its size mean
+    /// nothing). Stops at the first word that neither understands, or that is to be told with other functions. Returns how
+    /// many words were taken.
+    #[inline(always)]
+    pub fn plain_events(
+        &mut self,
+        context: u8,
+        words: &[u64],
+        block: impl Fn(u64) -> Option<u32>,
+        kind: impl Fn(u64) -> Option<usize>,
+    ) -> usize {
+        let generation = self.generation;
+        let settled = self.blocks.get(self.current as usize).filter(|block| block.settled == generation);
+        let Some(mut now) = settled.filter(|_| self.flags == 0) else { return 0 };
+        let Some(mut view) = self.memory.view(context) else { return 0 };
+        let (mut digest, mut instructions) = (self.digest, self.head.instructions);
+        let (mut ordinal, mut current) = (self.ordinal, self.current);
+        let (mut accesses, mut first_access) = (self.accesses, self.block_first_access);
+        let last = self.next_checkpoint - 1;
+        let mut at = 0;
+        while let Some(&first) = words.get(at) {
+            if let Some(kind) = kind(first) {
+                let Some(&value) = words.get(at + 1) else { break };
+                if !view.access(first as u32, kind, value, &mut digest) {
+                    break;
+                }
+                accesses += 1;
+                at += 2;
+            } else if let Some(id) = block(first) {
+                let Some(next) = self.blocks.get(id as usize) else { break };
+                if next.settled != generation || ordinal == last {
+                    break;
+                }
+                digest.mix(now.digest);
+                instructions += u64::from(now.instructions);
+                ordinal += 1;
+                (now, current, first_access) = (next, id, accesses);
+                at += 1;
+            } else {
+                break;
+            }
+        }
+        (self.digest, self.head.instructions) = (digest, instructions);
+        (self.ordinal, self.current) = (ordinal, current);
+        (self.accesses, self.block_first_access) = (accesses, first_access);
+        at
+    }
+
     /// The block under way has ended after `started` of its instructions had started.
     #[inline(never)]
     pub fn end_block(&mut self, started: u32) {

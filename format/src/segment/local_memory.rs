@@ -3,23 +3,29 @@
 //! Nothing of it outlives the segment, so that segments can be encoded side by side. Pages come from a pool that every
 //! segment fills anew from its start, which keeps it in the processor's cache.
 //!
-//! Every load and store of the guest goes through [`LocalMemory::run`], some thousand million in a recording. It handles
-//! loads and stores of all sizes alike, without a branch on what they are: which comes next is what a processor can't guess.
+//! Every load and store of the guest goes through [`View::access`], some thousand million in a recording, and most of
+//! them are aligned words. So a byte of state stands for each word, and a word that is known or stored to costs two
+//! comparisons or two stores.
 
 use super::page_table::PageTable;
 use crate::digest::Digest;
 use crate::shadow::{LINE_BYTES, PAGE_BYTES, mask_of_bytes};
 
+const WORDS: usize = PAGE_BYTES / 4;
 const LINES: usize = PAGE_BYTES / LINE_BYTES;
-const WORDS: usize = PAGE_BYTES / 8;
+const LINE_WORDS: usize = LINE_BYTES / 4;
 const VIRTUAL_PAGES: usize = 1 << 20;
 
-/// Bits of [`LocalPage::lines`].
-pub(crate) mod line {
-    /// A load touched the line.
-    pub const READ: u8 = 1;
-    /// A store touched the line, or a load saw that it had changed.
-    pub const WRITTEN: u8 = 2;
+/// Bits of a word's state.
+mod state {
+    /// Bits 0 to 3: its bytes are known in this segment.
+    pub const KNOWN: u8 = 15;
+    /// A store touched it.
+    pub const STORED: u8 = 16;
+    /// A load saw something of it that was not foreseen.
+    pub const SEEN: u8 = 32;
+    /// A load saw that it had changed.
+    pub const CHANGED: u8 = 64;
 }
 
 /// One physical page that the segment has touched.
@@ -27,46 +33,121 @@ pub(crate) mod line {
 pub(crate) struct LocalPage {
     /// The number of the physical page.
     pub number: u64,
-    /// What happened to each line, see [`line`].
-    pub lines: [u8; LINES],
-    /// Bytes known in this segment: one bit a byte, one word a line.
-    pub known: [u64; LINES],
-    /// The bytes, as little-endian words. Those that are not known mean nothing.
-    words: [u64; WORDS],
     /// A device wrote to it in this segment, so that a store must be looked at.
     pub device: bool,
+    /// See [`state`].
+    states: [u8; WORDS],
+    /// The words, little-endian. Bytes that are not known mean nothing.
+    words: [u32; WORDS],
 }
+
+/// What happened to the lines of a page: one bit a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lines {
+    /// A load saw something that was not foreseen.
+    pub read: u64,
+    /// A store touched it, or a load saw that it had changed.
+    pub written: u64,
+}
+
+/// A byte of each word of a line.
+const EACH: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
 
 impl LocalPage {
     fn new() -> Self {
-        LocalPage { number: 0, lines: [0; LINES], known: [0; LINES], words: [0; WORDS], device: false }
+        LocalPage { number: 0, device: false, states: [0; WORDS], words: [0; WORDS] }
+    }
+
+    fn line_states(&self, line: usize) -> u128 {
+        let from = line % LINES * LINE_WORDS;
+        let states = self.states.get(from..from + LINE_WORDS).and_then(|states| states.first_chunk());
+        states.map_or(0, |states: &[u8; LINE_WORDS]| u128::from_le_bytes(*states))
+    }
+
+    /// What happened to its lines.
+    pub fn lines(&self) -> Lines {
+        let mut lines = Lines::default();
+        for line in 0..LINES {
+            let states = self.line_states(line);
+            if states & EACH * u128::from(state::SEEN) != 0 {
+                lines.read |= 1 << line;
+            }
+            if states & EACH * u128::from(state::STORED | state::CHANGED) != 0 {
+                lines.written |= 1 << line;
+            }
+        }
+        lines
+    }
+
+    /// A word of the line has changed, which happened before the segment or is not its processor's doing.
+    pub fn mark_changed(&mut self, offset: usize) {
+        self.states[offset / 4 % WORDS] |= state::CHANGED;
+    }
+
+    /// Which bytes of a line are known: one bit a byte.
+    pub fn known(&self, line: usize) -> u64 {
+        let states = self.line_states(line) & EACH * u128::from(state::KNOWN);
+        states.to_le_bytes().into_iter().rev().fold(0, |known, state| known << 4 | u64::from(state))
     }
 
     /// The byte at an offset in the page.
     pub fn byte(&self, offset: usize) -> u8 {
-        self.words[offset / 8 % WORDS].to_le_bytes()[offset % 8]
+        self.words[offset / 4 % WORDS].to_le_bytes()[offset % 4]
     }
 
     /// Whether the segment knows it.
     pub fn knows(&self, offset: usize) -> bool {
-        self.known[offset / LINE_BYTES % LINES] >> (offset % LINE_BYTES) & 1 != 0
+        self.states[offset / 4 % WORDS] >> (offset % 4) & 1 != 0
     }
 
-    /// Sets one byte, which is known from now on.
-    pub fn set_byte(&mut self, offset: usize, byte: u8) {
-        let word = &mut self.words[offset / 8 % WORDS];
-        let shift = offset % 8 * 8;
-        *word = *word & !(0xff << shift) | u64::from(byte) << shift;
-        self.known[offset / LINE_BYTES % LINES] |= 1 << (offset % LINE_BYTES);
+    fn set_byte(&mut self, offset: usize, byte: u8, state: u8) {
+        let (word, shift) = (&mut self.words[offset / 4 % WORDS], offset % 4 * 8);
+        *word = *word & !(0xff << shift) | u32::from(byte) << shift;
+        self.states[offset / 4 % WORDS] |= state | 1 << (offset % 4);
+    }
+
+    /// A load saw a byte that was not foreseen.
+    pub fn see_byte(&mut self, offset: usize, byte: u8) {
+        self.set_byte(offset, byte, state::SEEN);
+    }
+
+    /// A byte was stored.
+    pub fn store_byte(&mut self, offset: usize, byte: u8) {
+        self.set_byte(offset, byte, state::STORED);
     }
 
     /// The bytes of a line.
     pub fn line(&self, line: usize) -> [u8; LINE_BYTES] {
         let mut bytes = [0; LINE_BYTES];
-        for (eight, word) in bytes.chunks_exact_mut(8).zip(&self.words[line % LINES * 8..]) {
-            eight.copy_from_slice(&word.to_le_bytes());
+        for (four, word) in bytes.chunks_exact_mut(4).zip(&self.words[line % LINES * LINE_WORDS..]) {
+            four.copy_from_slice(&word.to_le_bytes());
         }
         bytes
+    }
+
+    fn reset(&mut self, number: u64) {
+        self.number = number;
+        self.device = false;
+        self.states = [0; WORDS];
+    }
+
+    /// The bytes of an access that lies within 64 aligned bits: as a number of 64 bits, and which of these eight bytes are
+    /// known.
+    fn double(&self, offset: usize) -> (u64, u8) {
+        let at = offset / 8 * 2 % WORDS;
+        let (low, high) = (self.words[at], self.words[at + 1]);
+        let states = self.states[at] & state::KNOWN | self.states[at + 1] << 4;
+        (u64::from(low) | u64::from(high) << 32, states)
+    }
+
+    fn set_double(&mut self, offset: usize, value: u64, known: u8, state: u8) {
+        let at = offset / 8 * 2 % WORDS;
+        (self.words[at], self.words[at + 1]) = (value as u32, (value >> 32) as u32);
+        for (word, known) in [(at, known & 15), (at + 1, known >> 4)] {
+            if known != 0 {
+                self.states[word] |= known | state;
+            }
+        }
     }
 }
 
@@ -96,10 +177,14 @@ pub(crate) struct Sight {
 
 /// What a translation context (an MMU index of QEMU's) has found behind virtual pages.
 struct Context {
-    /// For each virtual page: bits 32 to 63 the generation, bits 8 to 31 the page in the pool, bit 0 for loads, bit 1 for
-    /// stores: the access may use it.
+    /// For each virtual page: bits 32 to 63 the generation, bits 24 and 25 whether loads and stores may use it, bits 0 to 23
+    /// the page in the pool.
     pages: Box<[u64]>,
 }
+
+/// Where an entry of [`Context::pages`] says that loads may use it; for stores the bit above.
+const ALLOWED: u32 = 24;
+const POOL_MASK: u64 = (1 << ALLOWED) - 1;
 
 /// How an access is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,65 +198,16 @@ pub struct AccessKind {
 impl AccessKind {
     /// A number below 16.
     #[inline]
-    pub fn number(self) -> usize {
-        self.size as usize & 7 | usize::from(self.store) << 3
+    pub const fn number(self) -> usize {
+        self.size as usize & 7 | (self.store as usize) << 3
+    }
+
+    /// The kind with a number.
+    #[inline]
+    fn from_number(number: usize) -> Self {
+        AccessKind { size: number as u32 & 7, store: number & 8 != 0 }
     }
 }
-
-/// What an access of one kind does.
-struct Action {
-    /// The value's bits.
-    value: u64,
-    /// One bit for each byte.
-    known: u64,
-    /// What the digest takes in besides address and value.
-    digest: u64,
-    /// The bit that a page must have for it.
-    allowed: u64,
-    /// Address bits that must not be set; for sizes that there are not, one always is.
-    aligned: u32,
-    /// Bits of the value that may be other than they were.
-    free: u64,
-    /// Bytes that may be unknown, one bit each.
-    free_known: u64,
-    /// What the line becomes.
-    line: u8,
-}
-
-const ACTIONS: [Action; 16] = {
-    const NONE: Action = Action {
-        value: 0,
-        known: 0,
-        digest: 0,
-        allowed: 0,
-        aligned: u32::MAX,
-        free: 0,
-        free_known: 0,
-        line: 0,
-    };
-    let mut actions = [NONE; 16];
-    let mut number = 0;
-    while number < 16 {
-        let (size, store) = (number as u32 & 7, number >= 8);
-        if size <= 3 {
-            let bytes = 1u32 << size;
-            let value = u64::MAX >> (64 - 8 * bytes);
-            let known = (1 << bytes) - 1;
-            actions[number] = Action {
-                value,
-                known,
-                digest: Digest::about(0, bytes as u8, store),
-                allowed: 1 << (store as u32),
-                aligned: bytes - 1,
-                free: if store { u64::MAX } else { 0 },
-                free_known: if store { u64::MAX } else { 0 },
-                line: if store { line::WRITTEN } else { line::READ },
-            };
-        }
-        number += 1;
-    }
-    actions
-};
 
 /// See the [module](self).
 pub(crate) struct LocalMemory {
@@ -253,9 +289,9 @@ impl LocalMemory {
         let context = self.contexts[number]
             .get_or_insert_with(|| Context { pages: vec![0; VIRTUAL_PAGES].into_boxed_slice() });
         let place = &mut context.pages[(address >> 12) as usize % VIRTUAL_PAGES];
-        let fresh = u64::from(self.generation) << 32 | u64::from(page) << 8;
-        let old = if *place >> 8 == fresh >> 8 { *place } else { 0 };
-        *place = old | fresh | 1 << u32::from(store);
+        let fresh = u64::from(self.generation) << 32 | u64::from(page);
+        let is_same = *place & !(3 << ALLOWED) == fresh;
+        *place = if is_same { *place } else { fresh } | 1 << (ALLOWED + u32::from(store));
     }
 
     /// Forgets what is behind a virtual page, in all contexts.
@@ -273,12 +309,7 @@ impl LocalMemory {
         let next = self.used;
         self.used += 1;
         match self.pages.get_mut(next) {
-            Some(page) => {
-                page.number = number;
-                page.lines = [0; LINES];
-                page.known = [0; LINES];
-                page.device = false;
-            }
+            Some(page) => page.reset(number),
             None => self.pages.push(LocalPage { number, ..LocalPage::new() }),
         }
         self.numbers.set(number, next as u32);
@@ -290,101 +321,144 @@ impl LocalMemory {
         &mut self.pages[page as usize]
     }
 
-    /// Makes accesses that are aligned and meet what the segment knows: stores, and loads of the values that were
-    /// expected; takes them into the digest. Each is two words, of which the first has the virtual address in bits 0 to 31
-    /// and is understood by `kind`, as an [`AccessKind::number`], and the second is the value, above whose size bits mean
-    /// nothing. Stops at the first word that `kind` does not understand, and at the first access that takes a closer look.
-    /// Returns how many were made.
+    /// What accesses in a context are made with; `None` if nothing is known of the context.
     #[inline(always)]
-    pub fn run(
-        &mut self,
-        context: u8,
-        words: &[u64],
-        kind: impl Fn(u64) -> Option<usize>,
-        digest: &mut Digest,
-    ) -> usize {
-        let Some(Some(context)) = self.contexts.get(usize::from(context)) else { return 0 };
-        let Ok(translations) = <&[u64; VIRTUAL_PAGES]>::try_from(&context.pages[..]) else { return 0 };
-        let (generation, pool) = (u64::from(self.generation), &mut self.pages[..]);
-        let mut now = *digest;
-        let (pairs, _) = words.as_chunks::<2>();
-        let mut count = 0;
-        for &[first, value] in pairs {
-            let Some(kind) = kind(first) else { break };
-            let action = &ACTIONS[kind & 15];
-            let address = first as u32;
-            let entry = translations[(address >> 12) as usize];
-            if entry >> 32 != generation || entry & action.allowed == 0 || address & action.aligned != 0 {
-                break;
-            }
-            let Some(page) = pool.get_mut((entry >> 8) as usize & 0xff_ffff) else { break };
-            let value = value & action.value;
-            let offset = address as usize % PAGE_BYTES;
-            let (shift, line) = (offset % 8 * 8, offset / LINE_BYTES);
-            let known = action.known << (offset % LINE_BYTES);
-            let (old_word, old_known) = (page.words[offset / 8], page.known[line]);
-            let word = old_word & !(action.value << shift) | value << shift;
-            // A load of known bytes that have the value expected changes neither; a store may do as it likes.
-            if (word ^ old_word) & !action.free | known & !old_known & !action.free_known != 0 {
-                break;
-            }
-            page.words[offset / 8] = word;
-            page.known[line] = old_known | known;
-            page.lines[line] |= action.line;
-            now.access_about(u64::from(address) | action.digest, value);
-            count += 1;
-        }
-        *digest = now;
-        count
+    pub fn view(&mut self, context: u8) -> Option<View<'_>> {
+        let context = self.contexts.get(usize::from(context))?.as_ref()?;
+        let translations = <&[u64; VIRTUAL_PAGES]>::try_from(&context.pages[..]).ok()?;
+        // What the upper bits of a translation are for a page that both loads and stores may use.
+        let plain = u64::from(self.generation) << (32 - ALLOWED) | 3;
+        Some(View { translations, plain, generation: self.generation, pool: &mut self.pages[..] })
     }
 
-    /// Makes one access as [`run`](Self::run) does, which is not taken into a digest.
+    /// Makes one access as [`View::access`] does, which is not taken into a digest.
     #[cfg(test)]
     fn access(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) -> bool {
-        let words = [u64::from(address), value];
-        self.run(context, &words, |_| Some(kind.number()), &mut Digest::default()) == 1
+        let mut digest = Digest::default();
+        self.view(context).is_some_and(|mut view| view.access(address, kind.number(), value, &mut digest))
     }
-}
 
-/// No page of the pool.
-const NO_PAGE: u32 = u32::MAX;
-
-impl LocalMemory {
     /// What a load that was not foreseen meets, if it is aligned and what is behind its page is known to be memory. All its
     /// bytes are known afterwards.
     pub fn see(&mut self, context: u8, address: u32, size: u32, value: u64) -> Option<Sight> {
         let context = self.contexts.get(usize::from(context))?.as_ref()?;
         let entry = context.pages[(address >> 12) as usize % VIRTUAL_PAGES];
         let bytes = 1u32 << size;
-        if (entry >> 32) as u32 != self.generation || entry & 1 == 0 || address & (bytes - 1) != 0 {
+        let is_allowed = (entry >> 32) as u32 == self.generation && entry >> ALLOWED & 1 != 0;
+        if !is_allowed || address & (bytes - 1) != 0 {
             return None;
         }
-        let number = (entry >> 8) as u32 & 0xff_ffff;
+        let number = (entry & POOL_MASK) as u32;
         let page = self.pages.get_mut(number as usize)?;
         let offset = address as usize % PAGE_BYTES;
-        let (shift, line) = (offset % 8 * 8, offset / LINE_BYTES);
-        let mask = mask_of_bytes(bytes as usize) << shift;
-        let known = ((1u64 << bytes) - 1) << (offset % LINE_BYTES);
-        let old_word = page.words[offset / 8];
-        let word = old_word & !mask | value << shift;
-        let unknown = known & !page.known[line];
-        let mut changed = 0;
-        if word != old_word && unknown != known {
-            let differs = (word ^ old_word).to_le_bytes();
-            for (at, _) in differs.into_iter().enumerate().filter(|(_, byte)| *byte != 0) {
-                changed |= 1 << (offset / 8 * 8 % LINE_BYTES + at);
-            }
-            changed &= known & !unknown;
+        let (shift, mask) = (offset % 8, mask_of_bytes(bytes as usize));
+        let wanted = (((1u32 << bytes) - 1) << shift) as u8;
+        let (old, known) = page.double(offset);
+        let new = old & !(mask << (8 * shift)) | value << (8 * shift);
+        let unknown = wanted & !known;
+        let mut changed = 0u8;
+        for (at, _) in (new ^ old).to_le_bytes().into_iter().enumerate().filter(|(_, byte)| *byte != 0) {
+            changed |= 1 << at;
         }
-        page.words[offset / 8] = word;
-        page.known[line] |= known;
-        page.lines[line] |= line::READ;
+        changed &= wanted & known;
+        page.set_double(offset, new, wanted, state::SEEN);
         if changed != 0 {
-            page.lines[line] |= line::WRITTEN;
+            page.mark_changed(offset);
         }
-        Some(Sight { page: number, unknown: (unknown >> (offset % LINE_BYTES)) as u8, changed })
+        let in_line = u64::from(changed) << (offset / 8 * 8 % LINE_BYTES);
+        Some(Sight { page: number, unknown: unknown >> shift, changed: in_line })
     }
 }
+
+/// Memory as the accesses of one context meet it.
+pub(crate) struct View<'a> {
+    translations: &'a [u64; VIRTUAL_PAGES],
+    plain: u64,
+    generation: u32,
+    pool: &'a mut [LocalPage],
+}
+
+/// The value's bits of an access within a word, by the logarithm of its size.
+const VALUES: [u32; 4] = [0xff, 0xffff, u32::MAX, 0];
+/// One bit for each of its bytes.
+const BYTES: [u8; 4] = [1, 3, 15, 0];
+/// Address bits that must not be set; one always is for sizes that are not within a word.
+const ALIGNED: [u32; 4] = [0, 1, 3, u32::MAX];
+
+impl View<'_> {
+    /// Makes an access that meets what the segment knows: a store, or a load of the value that was expected; takes it into
+    /// the digest. `kind` is an [`AccessKind::number`], and bits of `value` above the access's size mean nothing. False:
+    /// nothing was done, the access takes a closer look.
+    #[inline(always)]
+    pub fn access(&mut self, address: u32, kind: usize, value: u64, digest: &mut Digest) -> bool {
+        let entry = self.translations[(address >> 12) as usize];
+        let Some(page) = self.pool.get_mut((entry & POOL_MASK) as usize) else { return false };
+        let size = kind & 3;
+        if entry >> ALLOWED != self.plain || address.wrapping_add(kind as u32 >> 2 & 1) & ALIGNED[size] != 0 {
+            return other(
+                self.generation,
+                entry,
+                page,
+                address,
+                AccessKind::from_number(kind),
+                value,
+                digest,
+            );
+        }
+        let at = address as usize / 4 % WORDS;
+        let shift = address % 4;
+        let (mask, wanted) = (VALUES[size] << (8 * shift), BYTES[size] << shift);
+        let value = value as u32 & VALUES[size];
+        let (word, state) = (page.words[at], page.states[at]);
+        let new = word & !mask | value << (8 * shift);
+        let about = u64::from(address) | 1 << (32 + size);
+        if kind & 8 != 0 {
+            page.words[at] = new;
+            page.states[at] = state | wanted | state::STORED;
+            digest.access_about(about | 1 << 40, u64::from(value));
+            true
+        } else if new == word && state & wanted == wanted {
+            digest.access_about(about, u64::from(value));
+            true
+        } else {
+            false
+        }
+    }
+}
+
+/// An access that is not within a word, or to a page that not everybody may use, as in [`View::access`].
+#[inline(never)]
+fn other(
+    generation: u32,
+    entry: u64,
+    page: &mut LocalPage,
+    address: u32,
+    kind: AccessKind,
+    value: u64,
+    digest: &mut Digest,
+) -> bool {
+    let bytes = 1u32 << kind.size;
+    let is_allowed =
+        (entry >> 32) as u32 == generation && entry >> (ALLOWED + u32::from(kind.store)) & 1 != 0;
+    if !is_allowed || kind.size > 3 || address & (bytes - 1) != 0 {
+        return false;
+    }
+    let offset = address as usize % PAGE_BYTES;
+    let (shift, mask) = (offset % 8, mask_of_bytes(bytes as usize));
+    let (value, wanted) = (value & mask, (((1u32 << bytes) - 1) << shift) as u8);
+    let (old, known) = page.double(offset);
+    let new = old & !(mask << (8 * shift)) | value << (8 * shift);
+    if kind.store {
+        page.set_double(offset, new, wanted, state::STORED);
+    } else if new != old || wanted & !known != 0 {
+        return false;
+    }
+    digest.access(address, bytes as u8, kind.store, value);
+    true
+}
+
+/// No page of the pool.
+const NO_PAGE: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {
@@ -411,7 +485,16 @@ mod tests {
         assert!(memory.access(1, 0x1008, AccessKind { size: 3, store: false }, 0x8877_6655_0000_0005));
         assert!(memory.access(1, 0x100d, AccessKind { size: 0, store: false }, 0x66));
         assert_eq!((memory.page_mut(page).byte(0xc), memory.page_mut(page).knows(0x10)), (0x55, false));
-        assert_eq!(memory.page_mut(page).lines[0], line::READ | line::WRITTEN);
+        assert_eq!(memory.page_mut(page).lines(), Lines { read: 0, written: 1 });
+        assert_eq!((memory.page_mut(page).known(0), memory.page_mut(page).known(1)), (0xff00, 0));
+        assert_eq!(
+            memory.see(1, 0x1012, 1, 0x1234),
+            Some(Sight { page, unknown: 3, changed: 0 }),
+            "two bytes in the middle of a word"
+        );
+        assert_eq!(memory.see(1, 0x100a, 0, 7), Some(Sight { page, unknown: 0, changed: 1 << 10 }));
+        assert_eq!(memory.page_mut(page).lines(), Lines { read: 1, written: 1 });
+        assert_eq!(memory.page_mut(page).known(0), 0xc_ff00);
         memory.unmap(0x1ffc);
         assert!(!memory.access(1, 0x1008, LOAD, 5));
     }

@@ -4,7 +4,7 @@ use super::{
     AccessKind, EncodeError, FirstSight, InitialMemory, NameId, OpaqueAccess, SegmentEncoder,
     UNKNOWN_PHYSICAL, VIRTUAL_PAGES,
 };
-use crate::segment::local_memory::{Sight, line};
+use crate::segment::local_memory::Sight;
 use crate::segment::target::write_target;
 use crate::segment::translations::Behind;
 use crate::segment::{Stream, access, control, surprise};
@@ -68,8 +68,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         let page = self.memory.page_mut(key);
         page.device = true;
         for (at, byte) in (offset..).zip(bytes) {
-            page.set_byte(at, *byte);
-            page.lines[at / 64] |= line::WRITTEN;
+            page.store_byte(at, *byte);
         }
         self.device_bytes.written(number, offset, bytes.len());
     }
@@ -200,25 +199,13 @@ impl<M: InitialMemory> SegmentEncoder<M> {
 
     /// A modelled instruction made an access in a translation context; `value` is zero-extended.
     pub fn access(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) {
-        let number = kind.number();
-        let words = [u64::from(address), value];
-        let done = self.memory.run(context, &words, |_| Some(number), &mut self.digest);
-        if done == 0 {
+        let view = self.memory.view(context);
+        let done = view.is_some_and(|mut view| view.access(address, kind.number(), value, &mut self.digest));
+        if !done {
             self.digest.access(address, 1 << kind.size, kind.store, value);
             self.access_slowly(context, address, kind, value);
         }
         self.accesses += 1;
-    }
-
-    /// Modelled instructions made accesses in a translation context. Each is two words: the first has the virtual address
-    /// in bits 0 to 31, and `kind` makes an [`AccessKind::number`] of it; bits of the second above the access's size mean
-    /// nothing. Takes the accesses up to the first that `kind` does not understand or that is to be told with
-    /// [`access`](Self::access); returns how many.
-    #[inline(always)]
-    pub fn accesses(&mut self, context: u8, words: &[u64], kind: impl Fn(u64) -> Option<usize>) -> usize {
-        let count = self.memory.run(context, words, kind, &mut self.digest);
-        self.accesses += count as u64;
-        count
     }
 
     #[cold]
@@ -287,7 +274,6 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             let offset = here as usize % PAGE_BYTES;
             let page = self.memory.page_mut(key);
             let line = offset / 64;
-            page.lines[line] |= line::READ;
             if !page.knows(offset) {
                 known = false;
                 let value = u64::from(*byte);
@@ -295,12 +281,12 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             } else if page.byte(offset) != *byte {
                 // Something other than a store of this processor changed it.
                 same = false;
-                page.lines[line] |= line::WRITTEN;
+                page.mark_changed(offset);
                 if page.device {
                     self.device_bytes.changed(page.number, line, 1 << (offset % 64));
                 }
             }
-            page.set_byte(offset, *byte);
+            page.see_byte(offset, *byte);
         }
         (known, same)
     }
@@ -314,8 +300,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             if let Place::Ram(page) = places[usize::from(here >> 12 != address >> 12)] {
                 let offset = here as usize % PAGE_BYTES;
                 let page = self.memory.page_mut(page);
-                page.set_byte(offset, *byte);
-                page.lines[offset / 64] |= line::WRITTEN;
+                page.store_byte(offset, *byte);
                 if page.device {
                     self.device_bytes.changed(page.number, offset / 64, 1 << (offset % 64));
                 }

@@ -249,6 +249,7 @@ fn what_is_not_proved_is_not_told() {
     let found = events(directory.path(), only(Kind::Interrupt), 0, u64::MAX);
     assert_eq!(positions(&found), [(1, irq), (2, irq), (2, None), (5, irq), (6, irq)]);
     assert!(found[2].to_string().contains("at the next keyframe register 0"), "{}", found[2]);
+    assert_eq!(positions(&events(directory.path(), only(Kind::Interrupt), 3, 3)), [(3, None)]);
     // It has no device writes, so nobody looks at it for them.
     assert!(
         events(directory.path(), only(Kind::Dma), 0, u64::MAX).iter().all(|event| event.kind().is_some())

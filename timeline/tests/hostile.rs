@@ -451,10 +451,13 @@ fn what_is_reserved_is_not_replayed() {
     let run = |seed| synthetic::Step::Run { which: 255, seed, stop: synthetic::Stop::Never };
     let setup = synthetic::Setup { image: false, open_end: None, last_dma: false, seed: 7 };
     type Change<'a> = &'a dyn Fn(&mut Vec<u8>, &mut Streams);
-    let all: [(&str, Change<'_>); 5] = [
+    let all: [(&str, Change<'_>); 6] = [
         ("nothing", &|_, _| ()),
         ("device writes that are not there", &|_, streams| streams.0[Stream::Control as usize][1] |= 8),
         ("device writes without a flag", &|_, streams| streams.0[Stream::DeviceWrites as usize].push(0)),
+        ("the gap before an entry that is not there", &|_, streams| {
+            streams.0[Stream::Control as usize].push(5)
+        }),
         ("another vCPU later", &|_, streams| streams.0[Stream::Control as usize][1] |= 16),
         ("another vCPU first", &|head, _| head[24] = 1),
     ];

@@ -10,7 +10,7 @@ use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, UnknownMem
 use ktrace_format::{Position, TraceWriter};
 use ktrace_timeline::events::{Event, Events, Kind, Kinds};
 use ktrace_timeline::provenance::Provenance;
-use ktrace_timeline::{Program, Recording, Replay, verify};
+use ktrace_timeline::{Program, Recording, Replay, counts, verify};
 use proptest::prelude::*;
 use synthetic::{Recorded, Sample, Step, record, setup, steps, without_next};
 
@@ -29,6 +29,8 @@ fn check(recorded: &Recorded) -> Result<(), TestCaseError> {
     let report = verify::verify(&program, &|_| (), &|| false);
     prop_assert!(report.divergences.is_empty(), "{:?}", report.divergences);
     prop_assert_eq!(report.proved, end);
+    let discontinuities = recorded.discontinuities.iter().map(|one| one.causes.len() as u64).sum();
+    prop_assert_eq!(counts::discontinuities(program.trace()), Some(discontinuities));
 
     check_events(&program, recorded)?;
 

@@ -162,6 +162,7 @@ fn find_first_accesses(recording: &Recording, writes: &mut [FileWrite]) -> Resul
     Ok(())
 }
 
+/// The first write fills a buffer for U-Boot's search for file systems, the last one that for the last sector.
 fn check(recording: &mut Recording, file: &FileWrite) -> Result<()> {
     let FileWrite { write, bytes, first_access, .. } = file;
     let DeviceWrite { position, physical, bytes: length } = *write;
@@ -259,8 +260,9 @@ fn a_file_is_in_memory_before_it_is_looked_at() -> Result<()> {
     );
     assert!(direct >= 3);
     find_first_accesses(&recording, &mut writes)?;
-    for write in &writes {
-        check(&mut recording, write)?;
+    let last = writes.len() - 1;
+    for number in [0, 1, last / 2, last - 1, last] {
+        check(&mut recording, &writes[number])?;
     }
 
     let end = recording.end().0;

@@ -79,7 +79,13 @@ impl Monitor {
         self.human("log cpu,exec,int,nochain")
     }
 
-    /// Ends that. The guest is stopped; the log is whole then.
+    /// From here on QEMU logs exceptions into `file`, which must be new. The guest is stopped.
+    pub fn log_exceptions(&mut self, file: &Path) -> Result<()> {
+        self.human(&format!("logfile {}", file.display()))?;
+        self.human("log int")
+    }
+
+    /// Ends either. The guest is stopped; the log is whole then.
     pub fn end_log(&mut self) -> Result<()> {
         self.human("log none")?;
         self.human("one-insn-per-tb off")

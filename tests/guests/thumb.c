@@ -1,5 +1,5 @@
-/* A guest in Thumb-2 for QEMU's virt: sorts, hashes and divides for ever, while a timer interrupts it and it calls its
-   supervisor. Built by tests/src/thumb.rs with arm-none-eabi-gcc -mthumb -nostdlib; runs from flash at address 0. The
+/* A guest in Thumb-2 for QEMU's virt: sorts, hashes and divides for ever, while a timer interrupts it, and it raises all
+   other exceptions and calls its firmware. Built by tests/src/thumb.rs with arm-none-eabi-gcc -mthumb -nostdlib; runs from flash at address 0. The
    MMU stays off, so no access may be unaligned. */
 
 typedef unsigned char u8;
@@ -18,10 +18,10 @@ __asm__(".syntax unified\n"
         ".section .start, \"ax\"\n"
         ".arm\n"
         "vectors: b reset\n"
-        "b .\n"
+        "b undefined\n"
         "b supervisor\n"
-        "b .\n"
-        "b .\n"
+        "b prefetch\n"
+        "b data\n"
         "b .\n"
         "b interrupt\n"
         "b .\n"
@@ -37,6 +37,22 @@ __asm__(".syntax unified\n"
         "push {r0-r3, r12, lr}\n"
         "blx tick\n"
         "ldm sp!, {r0-r3, r12, pc}^\n"
+        /* Each goes on behind the instruction that raised it; where nothing could be fetched, at r12. */
+        "undefined:\n"
+        "movs pc, lr\n"
+        "prefetch:\n"
+        "cmp lr, #0x0b000000\n"
+        "movshs pc, r12\n"
+        "subs pc, lr, #2\n"
+        "data:\n"
+        "subs pc, lr, #4\n"
+        "exceptions_of_a32:\n"
+        "push {lr}\n"
+        "svc #43\n"
+        "udf #44\n"
+        "ldr r0, =0x0b000000\n"
+        "ldr r0, [r0]\n"
+        "pop {pc}\n"
         "supervisor:\n"
         "push {r0, lr}\n"
         "mrs r0, spsr\n"
@@ -126,6 +142,29 @@ __attribute__((noinline)) static u64 calculate(u32 operation, u64 a, u64 b)
     }
 }
 
+/* Nothing is at 0x0b000000. */
+static void raise_exceptions(void)
+{
+    __asm__ volatile("svc #42\n\t"
+                     "udf.n #1\n\t"
+                     "udf.w #2\n\t"
+                     "nop\n\t"
+                     "bkpt #3\n\t"
+                     "ldr.w r0, [%0]\n\t"
+                     "str.w r0, [%1, #1]\n\t"
+                     "adr r12, 1f\n\t"
+                     "orr r0, %0, #1\n\t"
+                     "bx r0\n\t"
+                     ".balign 4\n\t"
+                     "1:\n\t"
+                     "mov r0, #0x84000000\n\t"
+                     "hvc #0\n\t"
+                     "blx exceptions_of_a32"
+                     :
+                     : "r"(0x0b000000), "r"(numbers)
+                     : "r0", "r1", "r2", "r3", "r12", "lr", "memory");
+}
+
 __attribute__((used)) void work(void)
 {
     u32 state = 2463534242u;
@@ -141,6 +180,6 @@ __attribute__((used)) void work(void)
         numbers[64] = hash((const u8 *)numbers, 64);
         *((u8 *)numbers + 271) = (u8)sum;
         *(volatile u64 *)(numbers + 80) = sum;
-        __asm__ volatile("svc #42" : : : "r12", "lr", "memory");
+        raise_exceptions();
     }
 }

@@ -5,6 +5,7 @@
 //! `make test` has it.
 
 pub mod agreement;
+pub mod exceptions;
 pub mod memory;
 pub mod monitor;
 pub mod oracle;

@@ -39,8 +39,10 @@ impl Monitor {
 
     /// Executes a command and returns its result.
     pub fn execute(&mut self, command: &str, arguments: Value) -> Result<Value> {
-        let request = json!({ "execute": command, "arguments": arguments });
-        writeln!(self.stream.get_mut(), "{request}").with_context(|| format!("sending {command}"))?;
+        // In one piece: QEMU obeys once the object ends, and if that is `quit` nothing can be sent to it any more.
+        let request = format!("{}\n", json!({ "execute": command, "arguments": arguments }));
+        let sent = self.stream.get_mut().write_all(request.as_bytes());
+        sent.with_context(|| format!("sending {command}"))?;
         loop {
             let mut message = self.message().with_context(|| command.to_owned())?;
             if let Some(result) = message.get_mut("return") {
@@ -70,14 +72,20 @@ impl Monitor {
         self.execute("cont", json!({})).map(drop)
     }
 
-    /// From here on QEMU logs all registers before each instruction into `file`, which must be new. The guest is stopped.
+    /// From here on QEMU logs all registers before each instruction, and each exception, into `file`, which must be new. The guest is stopped.
     pub fn start_log(&mut self, file: &Path) -> Result<()> {
         self.human(&format!("logfile {}", file.display()))?;
         self.human("one-insn-per-tb on")?;
-        self.human("log cpu,exec,nochain")
+        self.human("log cpu,exec,int,nochain")
     }
 
-    /// Ends that. The guest is stopped; the log is whole then.
+    /// From here on QEMU logs exceptions into `file`, which must be new. The guest is stopped.
+    pub fn log_exceptions(&mut self, file: &Path) -> Result<()> {
+        self.human(&format!("logfile {}", file.display()))?;
+        self.human("log int")
+    }
+
+    /// Ends either. The guest is stopped; the log is whole then.
     pub fn end_log(&mut self) -> Result<()> {
         self.human("log none")?;
         self.human("one-insn-per-tb off")

@@ -18,6 +18,14 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(file)
 }
 
+/// Where firmware and the patched QEMU are kept. `None`: the environment does not say.
+pub fn cache() -> Option<PathBuf> {
+    std::env::var_os("KTRACER_CACHE").map(PathBuf::from).or_else(|| {
+        let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
+        Some(std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?.join("ktracer"))
+    })
+}
+
 /// A guest that is recorded. scripts/setup.sh unpacks both from Debian packages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guest {
@@ -29,12 +37,7 @@ pub enum Guest {
 
 impl Guest {
     fn firmware(self) -> Result<PathBuf> {
-        let cache = std::env::var_os("KTRACER_CACHE").map(PathBuf::from).or_else(|| {
-            let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache"));
-            let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from).or_else(home)?;
-            Some(cache.join("ktracer"))
-        });
-        let cache = cache.context("neither KTRACER_CACHE nor HOME is set")?;
+        let cache = cache().context("none of KTRACER_CACHE, XDG_CACHE_HOME and HOME is set")?;
         let (package, file) = match self {
             Guest::UBoot => ("u-boot-qemu", "u-boot-qemu/usr/lib/u-boot/qemu_arm/u-boot.bin"),
             Guest::Kernel => ("debian-installer-13-netboot-armhf (12 on Debian 12)", "vmlinuz-armhf"),

@@ -1,19 +1,21 @@
-//! One run of `ktracer record`, with a monitor to QEMU and the console in a file.
+//! One run of `ktracer record`, with a monitor to QEMU, the console in a file, and a keyboard to type on.
 
 use std::ffi::OsStr;
 use std::fs::File;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use ktrace_format::Trace;
+use ktrace_format::{Trace, header};
 use tempfile::TempDir;
 
 use crate::monitor::Monitor;
 use crate::programs::program;
-use crate::qemu;
+use crate::qemu::Qemu;
 
 /// Between two looks at something that is awaited.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -23,8 +25,12 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub struct Session {
     scratch: PathBuf,
     recorder: Child,
-    /// Holds the monitor's socket, whose path must be short.
-    _socket: TempDir,
+    /// The path that it must take.
+    path: header::Path,
+    /// Holds the sockets of the monitor and of the console, whose paths must be short.
+    sockets: TempDir,
+    /// The console's, once something was typed.
+    keyboard: Option<UnixStream>,
     /// The monitor of its QEMU.
     pub monitor: Monitor,
 }
@@ -32,28 +38,48 @@ pub struct Session {
 /// The log of a QEMU that was started with [`logging`].
 pub const FIRST_LOG: &str = "first.log";
 
-/// QEMU's arguments that make it log every instruction from reset on, into [`FIRST_LOG`].
+/// QEMU's arguments that make it log every instruction and every exception from reset on, into [`FIRST_LOG`].
 pub fn logging() -> [&'static str; 6] {
-    ["-accel", "tcg,one-insn-per-tb=on", "-d", "cpu,exec,nochain", "-D", FIRST_LOG]
+    ["-accel", "tcg,one-insn-per-tb=on", "-d", "cpu,exec,int,nochain", "-D", FIRST_LOG]
 }
 
+/// The console's socket.
+const KEYBOARD: &str = "console";
+
 impl Session {
-    /// Starts `ktracer record` in `scratch`, an existing directory that will hold `trace`, `console` and
-    /// `messages`, what ktracer says. `options` go to it, `arguments` to QEMU.
+    /// Starts `ktracer record` with Debian's QEMU: see [`Session::start_on`].
     pub fn start(
         scratch: &Path,
         options: &[&str],
         arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
     ) -> Result<Session> {
-        qemu::arm_system()?;
+        Session::start_on(&Qemu::stock()?, scratch, options, arguments)
+    }
+
+    /// Starts `ktracer record` in `scratch`, an existing directory that will hold `trace`, `console` and
+    /// `messages`, what ktracer says. `options` go to it, `arguments` to QEMU.
+    pub fn start_on(
+        qemu: &Qemu,
+        scratch: &Path,
+        options: &[&str],
+        arguments: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    ) -> Result<Session> {
         let messages = File::create(scratch.join("messages"))?;
         let sockets = tempfile::tempdir()?;
         let socket = sockets.path().join("monitor");
+        let keyboard = sockets.path().join(KEYBOARD);
+        let keyboard = keyboard.display();
         let mut recorder = Command::new(program("ktracer")?)
             .env_remove("KTRACER_PLUGIN")
             .args(["record", "-o", "trace"])
             .args(options)
-            .args(["--", "qemu-system-arm", "-serial", "file:console"])
+            .arg("--")
+            .arg(qemu.program())
+            .args([
+                "-chardev",
+                &format!("socket,id=console,path={keyboard},server=on,wait=off,logfile=console"),
+            ])
+            .args(["-serial", "chardev:console"])
             .args(["-qmp", &format!("unix:{},server=on,wait=off", socket.display())])
             .args(arguments)
             .current_dir(scratch)
@@ -71,7 +97,9 @@ impl Session {
         });
         let scratch = scratch.to_owned();
         match connected {
-            Ok(monitor) => Ok(Session { scratch, recorder, _socket: sockets, monitor }),
+            Ok(monitor) => {
+                Ok(Session { scratch, recorder, path: qemu.path(), sockets, keyboard: None, monitor })
+            }
             Err(error) => {
                 // Its own messages say more.
                 let _ = recorder.kill();
@@ -107,6 +135,22 @@ impl Session {
             let console = std::fs::read(scratch.join("console")).ok()?;
             String::from_utf8_lossy(&console).contains(text).then_some(())
         })
+    }
+
+    /// Types on the guest's console.
+    pub fn type_text(&mut self, text: &str) -> Result<()> {
+        let keyboard = match &mut self.keyboard {
+            Some(keyboard) => keyboard,
+            none => {
+                let stream =
+                    UnixStream::connect(self.sockets.path().join(KEYBOARD)).context("the console")?;
+                // What the guest writes is in the file already; but somebody must take it here, too.
+                let mut written = stream.try_clone()?;
+                std::thread::spawn(move || std::io::copy(&mut written, &mut std::io::sink()));
+                none.insert(stream)
+            }
+        };
+        keyboard.write_all(text.as_bytes()).with_context(|| format!("typing {text:?}"))
     }
 
     /// Waits until a log holds that many instructions or more.
@@ -172,6 +216,8 @@ impl Session {
     pub fn finish(mut self) -> Result<PathBuf> {
         let status = self.recorder.wait()?;
         ensure!(status.success(), "ktracer ended with {status}: {}", messages(&self.scratch));
+        let path = Trace::open(&self.trace())?.header().path;
+        ensure!(path == self.path, "it was recorded on the {path:?} path, not on the {:?} path", self.path);
         Ok(self.trace())
     }
 }

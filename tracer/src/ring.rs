@@ -164,6 +164,7 @@ impl Writer {
             discarding: true,
         };
         writer.rewind();
+        writer.restore_limit();
         writer
     }
 
@@ -203,16 +204,24 @@ impl Writer {
         self.chunk.as_ptr() as u64
     }
 
-    /// Forgets the events of the chunk under way.
+    /// Forgets the events of the chunk under way. If somebody wants a call at the next block there is still one.
     pub fn rewind(&mut self) {
         // SAFETY: as in `next`.
         unsafe { *self.cursor.next.get() = self.start() };
-        self.restore_limit();
+        let (limit, order) = (self.limit(), Ordering::SeqCst);
+        let keep_call = |old: u64| (old != 0).then_some(limit);
+        // An error says that it was 0, and it is.
+        let _ = self.cursor.limit.fetch_update(order, order, keep_call);
     }
 
-    /// Sets the limit that another thread may have set to 0.
+    fn limit(&self) -> u64 {
+        self.start() + 8 * CHUNK_WORDS as u64
+    }
+
+    /// Sets the limit that another thread may have set to 0: to be done at the start of the call that it wants, before
+    /// looking what for.
     pub fn restore_limit(&self) {
-        self.cursor.limit.store(self.start() + 8 * CHUNK_WORDS as u64, Ordering::SeqCst);
+        self.cursor.limit.store(self.limit(), Ordering::SeqCst);
     }
 
     /// Makes generated code call at the next block.
@@ -222,7 +231,7 @@ impl Writer {
 
     /// Whether the chunk is full, as generated code sees it.
     pub fn is_full(&self) -> bool {
-        self.next() >= self.start() + 8 * CHUNK_WORDS as u64
+        self.next() >= self.limit()
     }
 
     /// Words of the segment under way so far.
@@ -379,6 +388,24 @@ mod tests {
         }
         assert_eq!((expected.next(), last), (None, EVENTS));
         sent.join().unwrap();
+    }
+
+    #[test]
+    fn a_call_that_is_wanted_outlives_the_chunk() {
+        let (mut writer, _segments) = writer();
+        writer.begin_segment([0; REGISTERS], 0, ALL_STARTED);
+        let limit = |writer: &Writer| writer.cursor.limit.load(Ordering::SeqCst);
+        writer.call_at_next_block();
+        writer.push([1]);
+        writer.flush();
+        assert_eq!(limit(&writer), 0);
+        writer.begin_segment([0; REGISTERS], 0, ALL_STARTED);
+        assert_eq!(limit(&writer), 0);
+        writer.restore_limit();
+        assert_eq!(limit(&writer), writer.limit());
+        writer.push([2]);
+        writer.flush();
+        assert_eq!(limit(&writer), writer.limit());
     }
 
     #[test]

@@ -21,7 +21,7 @@ use check::{Checker, Counts};
 use generate::Drawn;
 use image::{Image, Shape};
 use ktracer_tests::oracle::Oracle;
-use ktracer_tests::qemu;
+use ktracer_tests::qemu::Qemu;
 use layout::CODE;
 
 /// Sequences in one image.
@@ -110,7 +110,8 @@ fn run_image(seed: u64, thumb: bool, drawn: &mut Drawn) -> anyhow::Result<Counts
 fn run_qemu(image: &Path, log: &Path) -> anyhow::Result<()> {
     let mut loader = std::ffi::OsString::from("loader,addr=0x40200000,cpu-num=0,file=");
     loader.push(image);
-    let output = qemu::arm_system()?
+    let output = Qemu::stock()?
+        .command()
         .args([
             "-M",
             "virt",

@@ -76,9 +76,7 @@ pub struct Setup {
 /// How many encoders this machine has use for, and the queues to tell them of mappings.
 pub fn deltas() -> (Vec<Sender<Arc<Delta>>>, Vec<Receiver<Arc<Delta>>>) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    (0..std::env::var("KT_WORKERS").ok().and_then(|v| v.parse().ok()).unwrap_or(cores.clamp(2, MOST_WORKERS)))
-        .map(|_| channel())
-        .unzip()
+    (0..cores.clamp(2, MOST_WORKERS)).map(|_| channel()).unzip()
 }
 
 /// Segments on their way into the file.

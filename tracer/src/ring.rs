@@ -17,10 +17,10 @@ pub const CHUNK_WORDS: usize = 1 << 15;
 /// Words above a chunk's limit: 1 MiB. A block has 512 instructions at most, one of which makes 64 accesses at most (of
 /// 32 double registers in two halves each), each of two words.
 const SLACK_WORDS: usize = 1 << 17;
-/// Chunks in all: the vCPU can be 24 MiB of events ahead.
-const CHUNKS: usize = 128;
+/// Chunks in all: the vCPU can be 32 MiB of events ahead.
+const CHUNKS: usize = 256;
 /// Of these so many are always empty, see [`Pool`].
-const IDLE_CHUNKS: usize = 32;
+const IDLE_CHUNKS: usize = 128;
 
 /// Where the next event goes. Generated code knows the layout.
 #[repr(C)]
@@ -114,7 +114,7 @@ impl Pool {
     fn take(&self) -> Chunk {
         let mut empty = self.lock();
         loop {
-            if empty.len() > std::env::var("KT_IDLE").ok().and_then(|v| v.parse().ok()).unwrap_or(IDLE_CHUNKS)
+            if empty.len() > IDLE_CHUNKS
                 && let Some(chunk) = empty.pop_front()
             {
                 return chunk;
@@ -150,8 +150,7 @@ impl Writer {
     /// The vCPU's end of a ring; encoders find segments where `segments` sends them. The cursor is the writer's alone, but
     /// for the limit.
     pub fn new(segments: Sender<Segment>, cursor: &'static Cursor) -> Writer {
-        let n = std::env::var("KT_CHUNKS").ok().and_then(|v| v.parse().ok()).unwrap_or(CHUNKS);
-        let empty = (1..n).map(|_| fresh()).collect();
+        let empty = (1..CHUNKS).map(|_| fresh()).collect();
         let pool = Arc::new(Pool { empty: Mutex::new(empty), given: Condvar::new() });
         let mut writer = Writer {
             cursor,

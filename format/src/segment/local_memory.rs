@@ -378,12 +378,8 @@ pub(crate) struct View<'a> {
     pool: &'a mut [LocalPage],
 }
 
-/// The value's bits of an access within a word, by the logarithm of its size.
-const VALUES: [u32; 4] = [0xff, 0xffff, u32::MAX, 0];
-/// One bit for each of its bytes.
-const BYTES: [u8; 4] = [1, 3, 15, 0];
-/// Address bits that must not be set; one always is for sizes that are not within a word.
-const ALIGNED: [u32; 4] = [0, 1, 3, u32::MAX];
+/// What the digest takes in of a load of a word besides address and value.
+const WORD: u64 = Digest::about(0, 4, false);
 
 impl View<'_> {
     /// Makes an access that meets what the segment knows: a store, or a load of the value that was expected; takes it into
@@ -393,36 +389,19 @@ impl View<'_> {
     pub fn access(&mut self, address: u32, kind: usize, value: u64, digest: &mut Digest) -> bool {
         let entry = self.translations[(address >> 12) as usize];
         let Some(page) = self.pool.get_mut((entry & POOL_MASK) as usize) else { return false };
-        let size = kind & 3;
-        if entry >> ALLOWED != self.plain || address.wrapping_add(kind as u32 >> 2 & 1) & ALIGNED[size] != 0 {
-            return other(
-                self.generation,
-                entry,
-                page,
-                address,
-                AccessKind::from_number(kind),
-                value,
-                digest,
-            );
+        if entry >> ALLOWED != self.plain || address % 4 != 0 || kind & 7 != 2 {
+            return other(self.generation, entry, page, address, AccessKind::from_number(kind), value, digest);
         }
         let at = address as usize / 4 % WORDS;
-        let shift = address % 4;
-        let (mask, wanted) = (VALUES[size] << (8 * shift), BYTES[size] << shift);
-        let value = value as u32 & VALUES[size];
-        let (word, state) = (page.words[at], page.states[at]);
-        let new = word & !mask | value << (8 * shift);
-        let about = u64::from(address) | 1 << (32 + size);
-        if kind & 8 != 0 {
-            page.words[at] = new;
-            page.states[at] = state | wanted | state::STORED;
-            digest.access_about(about | 1 << 40, u64::from(value));
-            true
-        } else if new == word && state & wanted == wanted {
-            digest.access_about(about, u64::from(value));
-            true
-        } else {
-            false
+        let store = kind & 8 != 0;
+        if store {
+            page.words[at] = value as u32;
+            page.states[at] = state::SEEN & page.states[at] | state::KNOWN | state::STORED;
+        } else if page.states[at] & state::KNOWN != state::KNOWN || page.words[at] != value as u32 {
+            return false;
         }
+        digest.access_about(WORD | u64::from(address) | (kind as u64 >> 3) << 40, u64::from(value as u32));
+        true
     }
 }
 

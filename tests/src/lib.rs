@@ -11,6 +11,7 @@ pub mod monitor;
 pub mod oracle;
 pub mod programs;
 pub mod qemu;
+pub mod report;
 pub mod sample;
 pub mod server;
 pub mod session;

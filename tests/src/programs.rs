@@ -51,10 +51,11 @@ impl Guest {
         Ok(file)
     }
 
-    /// QEMU's arguments for it, without those for the console. `kernel_options` go to the kernel's command line.
+    /// QEMU's arguments for it, without those for the console. `kernel_options` go to the end of the kernel's command line,
+    /// where they win over what is there.
     pub fn arguments(self, kernel_options: &str) -> Result<Vec<String>> {
         let firmware = self.firmware()?.display().to_string();
-        let append = format!("{kernel_options} console=ttyAMA0 panic=-1");
+        let append = format!("console=ttyAMA0 panic=-1 {kernel_options}");
         let arguments = match self {
             Guest::UBoot => vec!["-M", "virt", "-m", "64", "-bios", &firmware],
             Guest::Kernel => {

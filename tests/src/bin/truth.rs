@@ -1,14 +1,17 @@
 //! Compares long stretches of recordings with QEMU's log of the same runs, at every position, forward and backward, and
 //! prints a report. tests/truth.sh runs it; it takes some minutes and some GB below the directory for temporary files.
+//! With the argument `--patched` they are recorded on the fast path, on the patched QEMU.
 
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use ktrace_timeline::{Recording, Replay};
 use ktracer_tests::agreement::{self, Comparison, Coverage, Registers};
 use ktracer_tests::memory;
 use ktracer_tests::programs::Guest;
+use ktracer_tests::qemu::Qemu;
+use ktracer_tests::report;
 use ktracer_tests::session::{FIRST_LOG, Session, logging};
 use ktracer_tests::thumb;
 
@@ -73,12 +76,12 @@ impl Outcome {
     }
 }
 
-fn u_boot() -> Result<bool> {
+fn u_boot(qemu: &Qemu) -> Result<bool> {
     println!("U-Boot from reset");
     let scratch = tempfile::tempdir()?;
     let arguments = Guest::UBoot.arguments("")?;
     let arguments = arguments.iter().map(String::as_str).chain(logging());
-    let mut session = Session::start(scratch.path(), &[], arguments)?;
+    let mut session = Session::start_on(qemu, scratch.path(), &[], arguments)?;
     let log = scratch.path().join(FIRST_LOG);
     session.wait_for_log(&log, U_BOOT_POSITIONS as u64 + 1)?;
     session.monitor.stop()?;
@@ -94,23 +97,23 @@ fn u_boot() -> Result<bool> {
     Ok(outcome.finish())
 }
 
-fn thumb() -> Result<bool> {
+fn thumb(qemu: &Qemu) -> Result<bool> {
     println!("The tests' own guest in Thumb-2, from reset");
     let scratch = tempfile::tempdir()?;
     let image = thumb::build(scratch.path())?.display().to_string();
     let arguments = ["-M", "virt", "-nic", "none", "-display", "none", "-bios", &image];
     let arguments = arguments.into_iter().chain(logging());
-    let trace = Session::start(scratch.path(), &["--stop-after", "400k"], arguments)?.finish()?;
+    let trace = Session::start_on(qemu, scratch.path(), &["--stop-after", "400k"], arguments)?.finish()?;
     let states = agreement::read_log(&scratch.path().join(FIRST_LOG), THUMB_POSITIONS)?;
     let mut outcome = Outcome::default();
     outcome.compare(&mut Recording::open(&trace)?, &states, 0)?;
     Ok(outcome.finish())
 }
 
-fn kernel() -> Result<bool> {
+fn kernel(qemu: &Qemu) -> Result<bool> {
     println!("Debian's armhf kernel, {} windows in its boot", window_starts().count());
     let scratch = tempfile::tempdir()?;
-    let mut session = Session::start(scratch.path(), &[], Guest::Kernel.arguments("")?)?;
+    let mut session = Session::start_on(qemu, scratch.path(), &[], Guest::Kernel.arguments("")?)?;
     let mut windows = Vec::new();
     for (number, start) in window_starts().enumerate() {
         session.monitor.run()?;
@@ -137,16 +140,14 @@ fn kernel() -> Result<bool> {
     Ok(outcome.finish())
 }
 
-fn first_line(program: &str, arguments: &[&str]) -> Result<String> {
-    let output = Command::new(program).args(arguments).output().with_context(|| program.to_owned())?;
-    Ok(String::from_utf8_lossy(&output.stdout).lines().next().unwrap_or_default().to_owned())
-}
-
 fn main() -> Result<ExitCode> {
-    println!("date: {}", jiff::Timestamp::now());
-    println!("ktracer: {}", first_line("git", &["describe", "--always", "--dirty"])?);
-    println!("QEMU: {}\n", first_line("qemu-system-arm", &["--version"])?);
-    let agree = u_boot()? & thumb()? & kernel()?;
+    let qemu = match std::env::args().skip(1).collect::<Vec<_>>().as_slice() {
+        [] => Qemu::stock()?,
+        [option] if option == "--patched" => Qemu::patched()?,
+        other => bail!("the only argument is --patched, not {other:?}"),
+    };
+    println!("{}\n", report::heading(&qemu)?);
+    let agree = u_boot(&qemu)? & thumb(&qemu)? & kernel(&qemu)?;
     println!("{}", if agree { "no mismatch" } else { "MISMATCHES" });
     Ok(if agree { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 rounds=${1:-5}
-blocks=20000
+blocks=5000
 cache=${KTRACER_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/ktracer}
 kernel=$cache/firmware/vmlinuz-armhf
 uboot=$cache/firmware/u-boot-qemu/usr/lib/u-boot/qemu_arm/u-boot.bin

@@ -15,7 +15,7 @@ program=setup
 . "$(dirname "$0")/debian.sh"
 
 PATH=$HOME/.cargo/bin:$PATH
-command -v cargo >/dev/null || fail "cargo is missing: install Rust (stable, 1.85 or newer) first, for example with rustup"
+command -v cargo >/dev/null || fail "cargo is missing: install Rust (stable, 1.88 or newer) first, for example with rustup"
 command -v apt-get >/dev/null || fail "this script knows Debian only; elsewhere install QEMU >= 9.2 with plugins, gdb-multiarch, a C compiler and make by hand"
 
 qemu_is_new_enough() {

@@ -237,7 +237,7 @@ impl<J: Journal> Engine<J> {
 
     /// Enters the next block.
     fn enter(&mut self) -> Result<Run, Divergence> {
-        if self.ordinal % CHECKPOINT_BLOCKS == 0 && self.ordinal > 0 {
+        if self.ordinal.is_multiple_of(CHECKPOINT_BLOCKS) && self.ordinal > 0 {
             self.check_digest()?;
         }
         let (address, mode) = (self.cpu.pc(), self.cpu.mode().bits());

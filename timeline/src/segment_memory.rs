@@ -380,19 +380,19 @@ impl<J: Journal> Bus for SegmentMemory<J> {
     #[inline]
     fn load(&mut self, address: u32, size: AccessSize) -> Result<u64, Halt> {
         let bytes = size as usize;
-        if self.accesses < self.special && within_line(address, bytes) {
-            if let Some(mapping) = self.shadow.mapping(address) {
-                if mapping.behaviour != Behaviour::Device {
-                    let page = self.shadow.page(mapping);
-                    let offset = address as usize % PAGE_BYTES;
-                    let bits = known_bits(offset, bytes);
-                    if page.known[offset / 64] & bits == bits {
-                        let value = page.value(offset, bytes);
-                        self.digest.access(address, bytes as u8, false, value);
-                        self.accesses += 1;
-                        return Ok(value);
-                    }
-                }
+        if self.accesses < self.special
+            && within_line(address, bytes)
+            && let Some(mapping) = self.shadow.mapping(address)
+            && mapping.behaviour != Behaviour::Device
+        {
+            let page = self.shadow.page(mapping);
+            let offset = address as usize % PAGE_BYTES;
+            let bits = known_bits(offset, bytes);
+            if page.known[offset / 64] & bits == bits {
+                let value = page.value(offset, bytes);
+                self.digest.access(address, bytes as u8, false, value);
+                self.accesses += 1;
+                return Ok(value);
             }
         }
         self.load_slowly(address, bytes)
@@ -403,27 +403,27 @@ impl<J: Journal> Bus for SegmentMemory<J> {
         let bytes = size as usize;
         // Bits above the size mean nothing, but must not reach the digest.
         let value = value & ktrace_format::shadow::mask_of_bytes(bytes);
-        if self.accesses < self.special && within_line(address, bytes) {
-            if let Some(mapping) = self.shadow.mapping(address) {
-                if mapping.behaviour == Behaviour::Ram {
-                    let key = self.shadow.page_key(mapping);
-                    let page = self.shadow.page_at_mut(key);
-                    let offset = address as usize % PAGE_BYTES;
-                    let line = offset / 64;
-                    self.journal.note(|| Undo::Bytes {
-                        page: key,
-                        offset: offset as u16,
-                        bytes: bytes as u8,
-                        value: page.value(offset, bytes),
-                        known: page.known[line],
-                    });
-                    page.known[line] |= known_bits(offset, bytes);
-                    page.set_value(offset, bytes, value);
-                    self.digest.access(address, bytes as u8, true, value);
-                    self.accesses += 1;
-                    return Ok(());
-                }
-            }
+        if self.accesses < self.special
+            && within_line(address, bytes)
+            && let Some(mapping) = self.shadow.mapping(address)
+            && mapping.behaviour == Behaviour::Ram
+        {
+            let key = self.shadow.page_key(mapping);
+            let page = self.shadow.page_at_mut(key);
+            let offset = address as usize % PAGE_BYTES;
+            let line = offset / 64;
+            self.journal.note(|| Undo::Bytes {
+                page: key,
+                offset: offset as u16,
+                bytes: bytes as u8,
+                value: page.value(offset, bytes),
+                known: page.known[line],
+            });
+            page.known[line] |= known_bits(offset, bytes);
+            page.set_value(offset, bytes, value);
+            self.digest.access(address, bytes as u8, true, value);
+            self.accesses += 1;
+            return Ok(());
         }
         self.store_slowly(address, bytes, value)
     }

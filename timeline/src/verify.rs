@@ -76,10 +76,10 @@ pub(crate) fn segment_with(
         executed = run(engine);
     }
     executed.map_err(|divergence| unproved(entry.first + engine.checked, divergence.to_string()))?;
-    if let Some(next) = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0) {
-        if let Some(reason) = keyframe_mismatch(&program, next, engine.registers()) {
-            return Err(unproved(entry.first, reason));
-        }
+    if let Some(next) = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0)
+        && let Some(reason) = keyframe_mismatch(&program, next, engine.registers())
+    {
+        return Err(unproved(entry.first, reason));
     }
     Ok(())
 }

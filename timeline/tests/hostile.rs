@@ -143,10 +143,10 @@ fn check_shown(recorded: &Recorded, recording: &mut Recording) -> Result<(), Tes
         for told in told.iter().filter(|event| event.kind() == Some(kind)) {
             let is_it = |logged: &mut Event| {
                 // Names may be lost.
-                if let (Event::DeviceAccess(logged), Event::DeviceAccess(told)) = (&mut *logged, told) {
-                    if told.device.is_empty() {
-                        logged.device.clear();
-                    }
+                if let (Event::DeviceAccess(logged), Event::DeviceAccess(told)) = (&mut *logged, told)
+                    && told.device.is_empty()
+                {
+                    logged.device.clear();
                 }
                 *logged == *told
             };
@@ -338,7 +338,7 @@ fn forge_index(payload: &mut Vec<u8>, at: u64, value: u8) {
         payload.get(16..16 + packed).and_then(|sets| zstd::bulk::decompress(sets, raw.min(1 << 20)).ok());
     let Some(mut sets) = sets.filter(|sets| !sets.is_empty()) else { return };
     let length = sets.len() as u64;
-    let from_end = if at % 2 == 0 { at / 2 % length.min(80) } else { at / 2 % length };
+    let from_end = if at.is_multiple_of(2) { at / 2 % length.min(80) } else { at / 2 % length };
     sets[(length - 1 - from_end) as usize] = value;
     let repacked = zstd::bulk::compress(&sets, 1).unwrap();
     payload[4..8].copy_from_slice(&(repacked.len() as u32).to_le_bytes());

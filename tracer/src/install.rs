@@ -38,6 +38,7 @@ use crate::value::{any_value, small_size, small_value};
 pub static qemu_plugin_version: c_int = 4;
 
 /// The one vCPU's state, on the path that QEMU allows.
+#[expect(clippy::large_enum_variant, reason = "there is one")]
 enum Vcpu {
     Portable(portable::Vcpu),
     Fast(fast::Vcpu),

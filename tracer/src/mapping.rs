@@ -139,11 +139,11 @@ mod tests {
         let mut mappings = Mappings::new(Names::new());
         let address = 0xc000_1000;
         assert!(!mappings.is_settled(address, 4, Direction::Load));
-        assert_eq!(mappings.note(address, Direction::Load, Seen::Memory(0x40001)), true);
+        assert!(mappings.note(address, Direction::Load, Seen::Memory(0x40001)));
         assert!(mappings.is_settled(address, 4, Direction::Load));
         assert!(!mappings.is_settled(address, 4, Direction::Store));
         assert!(!mappings.is_settled(address + 0xffe, 4, Direction::Load), "it reaches into the next page");
-        assert_eq!(mappings.note(address, Direction::Store, Seen::Device(0, 0)), true);
+        assert!(mappings.note(address, Direction::Store, Seen::Device(0, 0)));
         assert!(!mappings.is_settled(address, 4, Direction::Load), "the encoder now believes in a device");
         for _ in 0..600 {
             mappings.note(address, Direction::Load, Seen::Memory(7));

@@ -58,7 +58,7 @@ pub struct Setup {
     /// Where segments come from.
     pub segments: Receiver<Segment>,
     /// What other encoders' segments show of mappings, one queue for each encoder.
-    pub deltas: Vec<Receiver<Arc<Delta>>>,
+    pub deltas: Vec<Deltas>,
     /// The trace.
     pub trace: TraceWriter,
     /// Its directory.
@@ -73,8 +73,11 @@ pub struct Setup {
     pub control: Arc<Control>,
 }
 
+/// Where one encoder hears of mappings.
+pub type Deltas = Receiver<Arc<Delta>>;
+
 /// How many encoders this machine has use for, and the queues to tell them of mappings.
-pub fn deltas() -> (Vec<Sender<Arc<Delta>>>, Vec<Receiver<Arc<Delta>>>) {
+pub fn deltas() -> (Vec<Sender<Arc<Delta>>>, Vec<Deltas>) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     (0..cores.clamp(2, MOST_WORKERS)).map(|_| channel()).unzip()
 }
@@ -186,7 +189,7 @@ fn drain(segment: &Segment) {
 
 impl Threads {
     /// One encoder's thread.
-    fn work(&self, deltas: &Receiver<Arc<Delta>>) {
+    fn work(&self, deltas: &Deltas) {
         let mut worker = None;
         let mut next_delta: Option<Arc<Delta>> = None;
         loop {

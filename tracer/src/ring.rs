@@ -276,14 +276,14 @@ impl Writer {
     /// Hands over what there is, and waits for an empty chunk.
     pub fn flush(&mut self) {
         let words = (self.next() - self.start()) as usize / 8;
-        if let (Some(full), false) = (&self.full, self.discarding) {
-            if words > 0 {
-                let chunk = std::mem::replace(&mut self.chunk, self.pool.take());
-                self.handed_over += words as u64;
-                if let Err(SendError(Full { chunk, .. })) = full.send(Full { chunk, words }) {
-                    self.discarding = true;
-                    self.pool.give(chunk);
-                }
+        if let (Some(full), false) = (&self.full, self.discarding)
+            && words > 0
+        {
+            let chunk = std::mem::replace(&mut self.chunk, self.pool.take());
+            self.handed_over += words as u64;
+            if let Err(SendError(Full { chunk, .. })) = full.send(Full { chunk, words }) {
+                self.discarding = true;
+                self.pool.give(chunk);
             }
         }
         self.rewind();

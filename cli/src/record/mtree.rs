@@ -115,10 +115,10 @@ fn parse(listing: &str) -> Result<Vec<View>, MtreeError> {
         } else if let (Some(rest), Some(view)) = (line.strip_prefix(" AS \""), views.last_mut()) {
             let (name, _) = rest.split_once('"').ok_or_else(|| MtreeError::BadLine(line.to_owned()))?;
             view.spaces.push(name.to_owned());
-        } else if let (Some(rest), Some(view)) = (line.strip_prefix("  "), views.last_mut()) {
-            if rest.trim() != "No rendered FlatView" {
-                view.ranges.push(parse_range(rest).ok_or_else(|| MtreeError::BadLine(line.to_owned()))?);
-            }
+        } else if let (Some(rest), Some(view)) = (line.strip_prefix("  "), views.last_mut())
+            && rest.trim() != "No rendered FlatView"
+        {
+            view.ranges.push(parse_range(rest).ok_or_else(|| MtreeError::BadLine(line.to_owned()))?);
         }
     }
     Ok(views)

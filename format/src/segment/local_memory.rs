@@ -69,10 +69,10 @@ impl LocalPage {
         let mut lines = Lines::default();
         for line in 0..LINES {
             let states = self.line_states(line);
-            if states & EACH * u128::from(state::SEEN) != 0 {
+            if states & (EACH * u128::from(state::SEEN)) != 0 {
                 lines.read |= 1 << line;
             }
-            if states & EACH * u128::from(state::STORED | state::CHANGED) != 0 {
+            if states & (EACH * u128::from(state::STORED | state::CHANGED)) != 0 {
                 lines.written |= 1 << line;
             }
         }
@@ -86,7 +86,7 @@ impl LocalPage {
 
     /// Which bytes of a line are known: one bit a byte.
     pub fn known(&self, line: usize) -> u64 {
-        let states = self.line_states(line) & EACH * u128::from(state::KNOWN);
+        let states = self.line_states(line) & (EACH * u128::from(state::KNOWN));
         states.to_le_bytes().into_iter().rev().fold(0, |known, state| known << 4 | u64::from(state))
     }
 
@@ -389,8 +389,16 @@ impl View<'_> {
     pub fn access(&mut self, address: u32, kind: usize, value: u64, digest: &mut Digest) -> bool {
         let entry = self.translations[(address >> 12) as usize];
         let Some(page) = self.pool.get_mut((entry & POOL_MASK) as usize) else { return false };
-        if entry >> ALLOWED != self.plain || address % 4 != 0 || kind & 7 != 2 {
-            return other(self.generation, entry, page, address, AccessKind::from_number(kind), value, digest);
+        if entry >> ALLOWED != self.plain || !address.is_multiple_of(4) || kind & 7 != 2 {
+            return other(
+                self.generation,
+                entry,
+                page,
+                address,
+                AccessKind::from_number(kind),
+                value,
+                digest,
+            );
         }
         let at = address as usize / 4 % WORDS;
         let store = kind & 8 != 0;

@@ -237,7 +237,7 @@ impl Replay for SyntheticRecording {
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Stop, ReplayError> {
         while self.position < self.end {
-            if self.position.0 % 1024 == 0 && cancelled() {
+            if self.position.0.is_multiple_of(1024) && cancelled() {
                 return Ok(Stop::Cancelled);
             }
             self.position.0 += 1;
@@ -254,7 +254,7 @@ impl Replay for SyntheticRecording {
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Stop, ReplayError> {
         while self.position > Position::START {
-            if self.position.0 % 1024 == 0 && cancelled() {
+            if self.position.0.is_multiple_of(1024) && cancelled() {
                 return Ok(Stop::Cancelled);
             }
             self.position.0 -= 1;

@@ -47,7 +47,7 @@ impl<'image> Memory<'image> {
     fn check_alignment(&self, address: u32, size: AccessSize) -> Result<(), Halt> {
         // LDRD and STRD are the only accesses of eight bytes, and always need an aligned word.
         let must_be_aligned = self.aligned || size == AccessSize::Double;
-        if must_be_aligned && address % 4 != 0 { Err(Halt) } else { Ok(()) }
+        if must_be_aligned && !address.is_multiple_of(4) { Err(Halt) } else { Ok(()) }
     }
 }
 

@@ -212,7 +212,7 @@ impl<'drawn> Generator<'drawn> {
     }
 
     fn nops_to_word(&mut self) {
-        if self.code.len() % 4 != 0 {
+        if !self.code.len().is_multiple_of(4) {
             self.halfword(t32::NOP);
         }
     }

@@ -2,7 +2,7 @@
 //! with remapped pages, devices, faults, interrupts, devices that write to memory, and a world outside that changes memory
 //! without anybody seeing it.
 //!
-//! It tells the encoder what the plugin would tell it (`tracer/src/vcpu.rs`, `tracer/src/encoder.rs`), and keeps a log
+//! It tells the encoder what the plugin would tell it (`tracer/src/portable.rs`, `tracer/src/encoder.rs`), and keeps a log
 //! of its own: all registers at every position, and samples of what is known of memory. It computes these without the
 //! encoder's or the replay's help, so a difference between the two halves of the prediction can't hide.
 

@@ -232,8 +232,8 @@ impl Vcpu {
 
     /// The instruction after an opaque one is about to execute.
     pub fn after_opaque(&mut self, site: &OpaqueSite) {
-        let done = (u32::from(site.index) + 1).saturating_sub(self.recorder.skipped);
-        if self.recorder.phase == Phase::Recording && self.record_results(site, None, done).is_none() {
+        let Some(done) = self.recorder.done_after(site) else { return };
+        if self.record_results(site, None, done).is_none() {
             self.recorder.fail_register();
         }
     }

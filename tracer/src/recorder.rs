@@ -221,6 +221,12 @@ impl Recorder {
         self.cpsr = registers[CPSR];
     }
 
+    /// How many instructions of the block are done after an opaque one of it; `None` if that one is not recorded.
+    pub fn done_after(&self, site: &OpaqueSite) -> Option<u32> {
+        let is_recorded = self.phase == Phase::Recording && u32::from(site.index) >= self.skipped;
+        is_recorded.then_some((u32::from(site.index) + 1).saturating_sub(self.skipped))
+    }
+
     /// Records what an opaque instruction did, after `done` instructions of its block. `entered` is the block that begins
     /// after it, unless the same goes on. `None`: a register could not be read.
     pub fn record_results(&mut self, site: &OpaqueSite, entered: Option<&Block>, done: u32) -> Option<()> {

@@ -361,17 +361,21 @@ unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
             }
         }
         match api {
-            Some(api) => log(&api, score, block, tb),
+            Some(api) => {
+                if !log(&api, score, block, tb) {
+                    recorder.fail("QEMU refuses to log accesses: this is a bug in ktracer".to_owned());
+                }
+            }
             None => call_back(score, block, tb),
         }
     }
 }
 
-/// Has generated code log a block and its accesses.
+/// Has generated code log a block and its accesses. False: QEMU does not.
 ///
 /// # Safety
 /// As for [`instrument`].
-unsafe fn log(api: &Api, score: Score, block: &'static Block, tb: *mut qemu_plugin_tb) {
+unsafe fn log(api: &Api, score: Score, block: &'static Block, tb: *mut qemu_plugin_tb) -> bool {
     let (next, limit) =
         (score.field(std::mem::offset_of!(Cursor, next)), score.field(std::mem::offset_of!(Cursor, limit)));
     let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
@@ -409,7 +413,7 @@ unsafe fn log(api: &Api, score: Score, block: &'static Block, tb: *mut qemu_plug
             let none = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS;
             let instruction = qemu_plugin_tb_get_insn(tb, 0);
             qemu_plugin_register_vcpu_mem_cb(instruction, Some(alone_access), none, both, argument);
-            return;
+            return true;
         }
         for number in 0..block.instructions {
             let instruction = qemu_plugin_tb_get_insn(tb, number as usize);
@@ -418,10 +422,11 @@ unsafe fn log(api: &Api, score: Score, block: &'static Block, tb: *mut qemu_plug
                 None => access::MODELLED,
             };
             if !(api.log_accesses)(instruction, both, next, owner) {
-                eprintln!("ktracer: QEMU refuses to log accesses: this is a bug in ktracer");
+                return false;
             }
         }
     }
+    true
 }
 
 /// Registers callbacks for a block and its accesses.

@@ -361,6 +361,10 @@ impl Vcpu {
         // There are no results of an instruction before a discontinuity.
         self.recorder.ring.take_opaque();
         match &mut self.pending {
+            Some(pending) if pending.further.len() >= usize::from(u8::MAX) => {
+                let message = "more than 256 interrupts and exceptions with no instruction between";
+                return self.recorder.fail(message.to_owned());
+            }
             Some(pending) => {
                 pending.further.push(u64::from(cause));
                 pending.registers = registers;
@@ -382,12 +386,11 @@ impl Vcpu {
     /// True if there were any.
     fn push_discontinuities(&mut self) -> bool {
         let Some(Pending { cause, further, from, pc, registers }) = self.pending.take() else { return false };
-        let further = &further[..further.len().min(255)];
         let first =
             Tag::Discontinuity.word() | u64::from(cause) | (further.len() as u64) << 8 | (from as u64) << 16;
         let mut words = vec![first];
         words.extend(registers.iter().copied().map(u64::from));
-        words.extend(further);
+        words.extend(&further);
         if from != From::Between {
             words.push(pc);
         }

@@ -18,7 +18,7 @@ use super::local_memory::{AccessKind, FirstSight, LocalMemory, Pages};
 use super::translations::Translations;
 use super::{CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, STREAMS, Stream, control, write_payload};
 use crate::digest::Digest;
-use crate::shadow::{PAGE_BYTES, Target};
+use crate::shadow::{PAGE_BYTES, Target, mask_of_bytes};
 use crate::varint;
 
 /// A block's number in the dictionary.
@@ -110,6 +110,9 @@ struct BlockState {
     entry: u32,
     /// How many instructions it is expected to start.
     expected_started: u32,
+    /// If its accesses may come packed: where in `kinds` their kinds are, and how many words they take.
+    kinds: (u32, u32),
+    packed_words: u32,
 }
 
 #[derive(Debug)]
@@ -179,6 +182,8 @@ pub struct SegmentEncoder<M> {
     generation: u32,
     blocks: Vec<BlockState>,
     traits: Vec<BlockTraits>,
+    /// The kinds of the accesses of blocks, see [`define_accesses`](Self::define_accesses).
+    kinds: Vec<u8>,
     entries: Vec<EntryPoint>,
     entry_numbers: HashMap<u64, u32>,
     /// What is behind each virtual page as last told, in all of the recording.
@@ -234,6 +239,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             generation: 0,
             blocks: Vec::new(),
             traits: Vec::new(),
+            kinds: Vec::new(),
             entries: Vec::new(),
             entry_numbers: HashMap::new(),
             translations: Translations::default(),
@@ -287,9 +293,24 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             entered: 0,
             entry,
             expected_started: instructions,
+            kinds: (0, 0),
+            packed_words: u32::MAX,
         });
         self.traits.push(traits);
         BlockId(id)
+    }
+
+    /// Tells which accesses a block makes when all of its instructions start, in their order: so they can be packed.
+    pub fn define_accesses(&mut self, id: BlockId, kinds: impl Iterator<Item = AccessKind>) {
+        let Some(block) = self.blocks.get_mut(id.0 as usize).filter(|block| block.packed_words == u32::MAX)
+        else {
+            return;
+        };
+        let start = self.kinds.len();
+        let mut words = 0;
+        self.kinds.extend(kinds.inspect(|kind| words += kind.packed_words()).map(|kind| kind.number() as u8));
+        block.kinds = (start as u32, (self.kinds.len() - start) as u32);
+        block.packed_words = words as u32;
     }
 
     /// How many blocks the dictionary has.
@@ -454,6 +475,115 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         (self.ordinal, self.current) = (ordinal, current);
         (self.accesses, self.block_first_access) = (accesses, first_access);
         at
+    }
+
+    /// Takes blocks whose accesses are packed and that need no closer look. No block may be under way. `words` begins with
+    /// a word that says which block was entered in `context`: its number in bits 0 to 31, and `head` in the others. It is
+    /// followed by one word for each access, as [`define_accesses`](Self::define_accesses) has told: the virtual address in
+    /// bits 0 to 31, the value above it; if the access is of 8 bytes the value is in a second word. Bits above the access's
+    /// size mean nothing. All of it happened if another block follows at once, as `enters_block` tells of its first word.
+    /// Stops at the first block of which that is not so, or which is to be told with other functions. Returns how many
+    /// words were taken.
+    pub fn packed_blocks(
+        &mut self,
+        context: u8,
+        words: &[u64],
+        head: u32,
+        enters_block: impl Fn(u64) -> bool,
+    ) -> usize {
+        let (mut taken, mut resume) = (0, 0);
+        if self.flags != 0 {
+            return 0;
+        }
+        loop {
+            let Some(unforeseen) =
+                self.packed_run(context, words, head, &enters_block, &mut taken, &mut resume)
+            else {
+                return taken;
+            };
+            let (address, kind, value) = unforeseen;
+            self.access(context, address, kind, value);
+        }
+    }
+
+    /// As [`packed_blocks`](Self::packed_blocks), from the word `taken` and the access `resume` of its block, up to an access
+    /// that takes a closer look: this one is returned.
+    #[inline(always)]
+    fn packed_run(
+        &mut self,
+        context: u8,
+        words: &[u64],
+        head: u32,
+        enters_block: &impl Fn(u64) -> bool,
+        taken: &mut usize,
+        resume: &mut usize,
+    ) -> Option<(u32, AccessKind, u64)> {
+        let generation = self.generation;
+        let mut view = self.memory.view(context)?;
+        let (mut digest, mut instructions) = (self.digest, self.head.instructions);
+        let (mut ordinal, mut accesses) = (self.ordinal, self.accesses);
+        let mut unforeseen = None;
+        let mut at = *taken;
+        'blocks: while let Some(&first) = words.get(at) {
+            if (first >> 32) as u32 != head {
+                break;
+            }
+            let Some(block) = self.blocks.get(first as u32 as usize) else { break };
+            if *resume == 0 && (block.settled != generation || ordinal == self.next_checkpoint) {
+                break;
+            }
+            let end = at + 1 + block.packed_words as usize;
+            let Some(&following) = words.get(end) else { break };
+            if !enters_block(following) {
+                break;
+            }
+            let (start, count) = (block.kinds.0 as usize, block.kinds.1 as usize);
+            let Some(kinds) = self.kinds.get(start..start + count) else { break };
+            if block.packed_words as usize == count {
+                let Some(record) = words.get(at + 1..end) else { break };
+                for (number, (kind, word)) in kinds.iter().zip(record).enumerate().skip(*resume) {
+                    let (address, kind, value) = (*word as u32, usize::from(*kind), word >> 32);
+                    if !view.access(address, kind, value, &mut digest) {
+                        unforeseen = Some((number, address, kind, value));
+                        break;
+                    }
+                }
+            } else {
+                let mut word = at + 1;
+                for (number, kind) in kinds.iter().enumerate() {
+                    let kind = usize::from(*kind);
+                    let Some(&first) = words.get(word) else { break 'blocks };
+                    let (mut value, address) = (first >> 32, first as u32);
+                    word += 1;
+                    if kind & 7 == 3 {
+                        let Some(&wide) = words.get(word) else { break 'blocks };
+                        (value, word) = (wide, word + 1);
+                    }
+                    if number >= *resume && !view.access(address, kind, value, &mut digest) {
+                        unforeseen = Some((number, address, kind, value));
+                        break;
+                    }
+                }
+            }
+            if let Some((number, ..)) = unforeseen {
+                accesses += (number - *resume) as u64;
+                *resume = number + 1;
+                break;
+            }
+            accesses += (count - *resume) as u64;
+            *resume = 0;
+            digest.mix(block.digest);
+            instructions += u64::from(block.instructions);
+            ordinal += 1;
+            at = end;
+        }
+        *taken = at;
+        (self.digest, self.head.instructions) = (digest, instructions);
+        (self.ordinal, self.accesses) = (ordinal, accesses);
+        unforeseen.map(|(_, address, kind, value)| {
+            let kind = AccessKind::from_number(kind);
+            (address, kind, value & mask_of_bytes(1 << kind.size))
+        })
     }
 
     /// The block under way has ended after `started` of its instructions had started.

@@ -202,9 +202,16 @@ impl AccessKind {
         self.size as usize & 7 | (self.store as usize) << 3
     }
 
+    /// How many words stand for such an access where a block's accesses are packed, see
+    /// [`SegmentEncoder::packed_blocks`](super::encoder::SegmentEncoder::packed_blocks).
+    #[inline]
+    pub const fn packed_words(self) -> usize {
+        if self.size == 3 { 2 } else { 1 }
+    }
+
     /// The kind with a number.
     #[inline]
-    fn from_number(number: usize) -> Self {
+    pub(crate) fn from_number(number: usize) -> Self {
         AccessKind { size: number as u32 & 7, store: number & 8 != 0 }
     }
 }

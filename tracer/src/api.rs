@@ -89,6 +89,8 @@ pub struct LogSite {
     pub instruction: u32,
     /// Size, direction, byte order, translation context.
     pub info: qemu_plugin_meminfo_t,
+    /// It may not happen although the instruction does.
+    pub conditional: bool,
 }
 
 /// Is told how the log of a block is packed, and returns the block's word in it, or 0 for a log that is not packed.

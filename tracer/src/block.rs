@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use ktrace_format::segment::AccessKind;
+use ktrace_format::segment::encoder::PackedAccess;
 use ktrace_machine::arm::Flow;
 use ktrace_machine::arm::Mode;
 use ktrace_machine::arm::block::{Block as Decoded, DecodeError};
@@ -40,7 +40,7 @@ pub struct AccessSite {
     /// Which instruction of the block makes it.
     pub instruction: u32,
     /// How.
-    pub kind: AccessKind,
+    pub access: PackedAccess,
 }
 
 /// An instruction of a block that QEMU runs in the place of instructions of another block.

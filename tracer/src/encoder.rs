@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use ktrace_format::segment::encoder::{
-    BlockId, BlockTraits, EncodeError, Encoded, NameId, OpaqueInstruction, SegmentEncoder,
+    BlockId, BlockTraits, EncodeError, Encoded, NameId, OpaqueInstruction, SegmentEncoder, Words,
 };
 use ktrace_format::segment::{AccessKind, Behind, access as access_flags, encoder};
 use ktrace_format::shadow::mask_of_bytes;
@@ -104,17 +104,40 @@ fn enters_block(word: u64) -> bool {
     word >> 57 == Tag::Block as u64 >> 1
 }
 
-/// What bits 32 to 63 of the word of a block with packed accesses in a context are.
-#[inline(always)]
-fn packed_head(context: u8) -> u32 {
-    (Tag::Packed.word() >> 32) as u32 | u32::from(context) << 16 | ALL_STARTED
+/// What the words mean that need no closer look, in a translation context.
+struct InContext {
+    plain: u64,
+    packed: u32,
 }
 
-/// The block that a word names, if it is an event of the most frequent kind: all of the block before has started.
-#[inline(always)]
-fn whole_block(word: u64) -> Option<u32> {
-    const WHOLE: u32 = (Tag::Block.word() >> 32) as u32 | ALL_STARTED;
-    ((word >> 32) as u32 == WHOLE).then_some(word as u32)
+impl InContext {
+    fn new(context: u8) -> Self {
+        let packed = (Tag::Packed.word() >> 32) as u32 | u32::from(context) << 16 | ALL_STARTED;
+        InContext { plain: access::plain(context), packed }
+    }
+}
+
+impl Words for InContext {
+    #[inline(always)]
+    fn whole_block(&self, word: u64) -> Option<u32> {
+        const WHOLE: u32 = (Tag::Block.word() >> 32) as u32 | ALL_STARTED;
+        ((word >> 32) as u32 == WHOLE).then_some(word as u32)
+    }
+
+    #[inline(always)]
+    fn access(&self, word: u64) -> Option<usize> {
+        access::kind(word, self.plain)
+    }
+
+    #[inline(always)]
+    fn packed_block(&self, word: u64) -> Option<u32> {
+        ((word >> 32) as u32 == self.packed).then_some(word as u32)
+    }
+
+    #[inline(always)]
+    fn enters_block(&self, word: u64) -> bool {
+        enters_block(word)
+    }
 }
 
 impl Worker {
@@ -166,16 +189,15 @@ impl Worker {
         while let Some(&first) = words.first() {
             if self.started == ALL_STARTED && self.skipped == 0 && self.packed.is_none() {
                 // The recording spends its time in there.
-                let plain = access::plain(self.context);
-                let (block, kind) = (whole_block, |word| access::kind(word, plain));
-                let taken = self.encoder.plain_events(self.context, words, block, kind);
+                let taken = self.encoder.plain_events(self.context, words, &InContext::new(self.context));
                 if taken > 0 {
                     words = words.get(taken..).unwrap_or_default();
                     continue;
                 }
             }
             if first >> 56 == Tag::Packed as u64 {
-                self.packed_blocks(first, &mut words)?;
+                words = words.get(1..).unwrap_or_default();
+                self.packed_block(first, &mut words)?;
                 continue;
             }
             if first >> 63 == 0 {
@@ -207,26 +229,20 @@ impl Worker {
         self.encoder.enter_block(BlockId(serial));
     }
 
-    /// Blocks with packed accesses: as many as need no closer look, or one that does.
-    fn packed_blocks(&mut self, first: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
+    /// A block with packed accesses that takes a closer look.
+    fn packed_block(&mut self, first: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
         self.end_block(ALL_STARTED)?;
         self.context = (first >> 48) as u8 & 15;
-        let taken = self.encoder.packed_blocks(self.context, words, packed_head(self.context), enters_block);
-        if taken > 0 {
-            *words = words.get(taken..).unwrap_or_default();
-            return Ok(());
-        }
-        self.enter_block(first as u32);
-        let Some(block) = self.known.get(first as u32 as usize).copied() else {
-            return Err(EncodeError::UnknownBlock(first as u32).into());
+        let serial = first as u32;
+        self.enter_block(serial);
+        let Some(block) = self.known.get(serial as usize).copied() else {
+            return Err(EncodeError::UnknownBlock(serial).into());
         };
         let Some(accesses) = block.accesses() else {
             return Err(SegmentError::UnknownAccesses(block.address));
         };
-        self.encoder.define_accesses(BlockId(block.serial), accesses.iter().map(|access| access.kind));
-        let count: usize = accesses.iter().map(|access| access.kind.packed_words()).sum();
-        *words = words.get(1..).unwrap_or_default();
-        let packed = take(words, count, first)?;
+        self.encoder.define_accesses(BlockId(serial), accesses.iter().map(|site| site.access));
+        let packed = take(words, accesses.iter().map(|site| site.access.words()).sum(), first)?;
         if words.first().is_some_and(|next| enters_block(*next)) {
             return self.packed_accesses(accesses, packed);
         }
@@ -235,11 +251,15 @@ impl Worker {
     }
 
     fn packed_accesses(&mut self, accesses: &[AccessSite], mut words: &[u64]) -> Result<(), SegmentError> {
-        for AccessSite { kind, .. } in accesses {
-            let packed = take(&mut words, kind.packed_words(), 0)?;
-            let value = if kind.size == 3 { packed.last().copied() } else { packed.first().map(|word| word >> 32) };
-            let (address, value) = (packed.first().copied().unwrap_or_default() as u32, value.unwrap_or_default());
-            self.encoder.access(self.context, address, *kind, value & mask_of_bytes(1 << kind.size));
+        for AccessSite { access, .. } in accesses {
+            let (first, value) = match *take(&mut words, access.words(), 0)? {
+                [first] => (first, first >> 32),
+                [first, _] if access.conditional && first >> 32 == 0 => continue,
+                [first, value] => (first, value),
+                _ => return Err(SegmentError::BadEvent(0)),
+            };
+            let value = value & mask_of_bytes(1 << access.kind.size);
+            self.encoder.access(self.context, first as u32, access.kind, value);
         }
         Ok(())
     }

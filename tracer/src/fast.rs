@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 use std::thread::ThreadId;
 
+use ktrace_format::segment::encoder::PackedAccess;
 use ktrace_format::segment::{AccessKind, Answer, Behind};
 
 use crate::api::{Api, LogSite, MemoryRange, TlbFill, discontinuity, memory_kind, tlb};
@@ -361,7 +362,8 @@ impl Vcpu {
                 return 0;
             }
             let kind = AccessKind { size: access::size(word), store: access::store(word) };
-            accesses.push(AccessSite { instruction: site.instruction, kind });
+            let access = PackedAccess { kind, conditional: site.conditional };
+            accesses.push(AccessSite { instruction: site.instruction, access });
         }
         if !block.note_accesses(accesses) {
             return 0;

@@ -175,6 +175,51 @@ pub struct Finished {
     pub discontinuities: u64,
 }
 
+/// How the words of [`SegmentEncoder::plain_events`] are understood.
+pub trait Words {
+    /// The block that was entered after all instructions of the one before had started, and whose accesses, if it makes any,
+    /// follow in words of their own.
+    fn whole_block(&self, word: u64) -> Option<u32>;
+    /// The [`AccessKind::number`] of an access by a modelled instruction, if this is the first word of one. It has the
+    /// virtual address in bits 0 to 31. A second word has the value, of which bits above the size mean nothing.
+    fn access(&self, word: u64) -> Option<usize>;
+    /// The block that was entered, whose accesses follow packed: one word for each that
+    /// [`define_accesses`](SegmentEncoder::define_accesses) has told, with the virtual address in bits 0 to 31 and the value
+    /// above. If the access is of 8 bytes or conditional, bits 32 to 63 are 0 if it did not happen, and a second word has
+    /// the value. All instructions of the block have started if another block follows at once.
+    fn packed_block(&self, word: u64) -> Option<u32>;
+    /// Whether it is the first word of a block, in whatever form or context.
+    fn enters_block(&self, word: u64) -> bool;
+}
+
+/// How far [`SegmentEncoder::plain_events`] has got: words, and accesses of the packed block there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    word: usize,
+    accesses: usize,
+}
+
+/// An access of a block whose accesses come packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackedAccess {
+    /// How it is made.
+    pub kind: AccessKind,
+    /// It may not happen though all instructions of the block start.
+    pub conditional: bool,
+}
+
+impl PackedAccess {
+    /// How many words stand for it.
+    pub fn words(self) -> usize {
+        if self.kind.size == 3 || self.conditional { 2 } else { 1 }
+    }
+}
+
+/// In the numbers of packed accesses beside [`AccessKind::number`]: two words stand for it.
+const WIDE: usize = 16;
+/// As [`WIDE`]: it may not happen.
+const CONDITIONAL: usize = 32;
+
 /// See the [module](self).
 pub struct SegmentEncoder<M> {
     initial: Arc<M>,
@@ -301,14 +346,19 @@ impl<M: InitialMemory> SegmentEncoder<M> {
     }
 
     /// Tells which accesses a block makes when all of its instructions start, in their order: so they can be packed.
-    pub fn define_accesses(&mut self, id: BlockId, kinds: impl Iterator<Item = AccessKind>) {
+    pub fn define_accesses(&mut self, id: BlockId, accesses: impl Iterator<Item = PackedAccess>) {
         let Some(block) = self.blocks.get_mut(id.0 as usize).filter(|block| block.packed_words == u32::MAX)
         else {
             return;
         };
         let start = self.kinds.len();
         let mut words = 0;
-        self.kinds.extend(kinds.inspect(|kind| words += kind.packed_words()).map(|kind| kind.number() as u8));
+        for access in accesses {
+            words += access.words();
+            let wide = if access.words() > 1 { WIDE } else { 0 };
+            let conditional = if access.conditional { CONDITIONAL } else { 0 };
+            self.kinds.push((access.kind.number() | wide | conditional) as u8);
+        }
         block.kinds = (start as u32, (self.kinds.len() - start) as u32);
         block.packed_words = words as u32;
     }
@@ -426,164 +476,121 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         }
     }
 
-    /// Takes blocks and accesses that need no closer look, from words that are understood by two functions: `block` makes a
-    /// block's number of a word which says that it was entered after all instructions of the one before had started;
-    /// `kind` makes an [`AccessKind::number`] of the first word of an access in `context` by a modelled instruction, which
-    /// has the virtual address in bits 0 to 31, and is followed by a word with the value (bits above its size mean
-    /// nothing). Stops at the first word that neither understands, or that is to be told with other functions. Returns how
-    /// many words were taken.
+    /// Takes blocks and accesses that need no closer look, from words that [`Words`] understands: those of whole blocks, of
+    /// accesses by modelled instructions in `context`, and of blocks in it whose accesses are packed. Stops at the first
+    /// word that is none of these, or that is to be told with other functions. Returns how many words were taken.
     #[inline(always)]
-    pub fn plain_events(
+    pub fn plain_events(&mut self, context: u8, words: &[u64], understood: &impl Words) -> usize {
+        let mut at = Place::default();
+        while let Some((address, kind, value)) = self.plain_run(context, words, understood, &mut at) {
+            let kind = AccessKind::from_number(kind);
+            self.access(context, address, kind, value & mask_of_bytes(1 << kind.size));
+        }
+        at.word
+    }
+
+    /// As [`plain_events`](Self::plain_events), up to an access that takes a closer look: its address, kind and value.
+    #[inline(always)]
+    fn plain_run(
         &mut self,
         context: u8,
         words: &[u64],
-        block: impl Fn(u64) -> Option<u32>,
-        kind: impl Fn(u64) -> Option<usize>,
-    ) -> usize {
+        understood: &impl Words,
+        place: &mut Place,
+    ) -> Option<(u32, usize, u64)> {
         let generation = self.generation;
         let settled = self.blocks.get(self.current as usize).filter(|block| block.settled == generation);
-        let Some(mut now) = settled.filter(|_| self.flags == 0) else { return 0 };
-        let Some(mut view) = self.memory.view(context) else { return 0 };
+        let mut now = settled.filter(|_| self.flags == 0)?;
+        let values = &mut self.streams[Stream::Values as usize];
+        let mut view = self.memory.view(context, &mut self.sights, values)?;
         let (mut digest, mut instructions) = (self.digest, self.head.instructions);
         let (mut ordinal, mut current) = (self.ordinal, self.current);
         let (mut accesses, mut first_access) = (self.accesses, self.block_first_access);
         let last = self.next_checkpoint - 1;
-        let mut at = 0;
-        while let Some(&first) = words.get(at) {
-            if let Some(kind) = kind(first) {
-                let Some(&value) = words.get(at + 1) else { break };
-                if !view.access(first as u32, kind, value, &mut digest) {
-                    break;
-                }
-                accesses += 1;
-                at += 2;
-            } else if let Some(id) = block(first) {
-                let Some(next) = self.blocks.get(id as usize) else { break };
-                if next.settled != generation || ordinal == last {
+        let (mut at, mut done) = (place.word, place.accesses);
+        let mut unforeseen = None;
+        macro_rules! enter {
+            ($id:expr, $next:expr) => {
+                if $next.settled != generation || ordinal == last {
                     break;
                 }
                 digest.mix(now.digest);
                 instructions += u64::from(now.instructions);
                 ordinal += 1;
-                (now, current, first_access) = (next, id, accesses);
+                (now, current, first_access) = ($next, $id, accesses);
+            };
+        }
+        'events: while let Some(&first) = words.get(at) {
+            if let Some(id) = understood.packed_block(first) {
+                let Some(next) = self.blocks.get(id as usize) else { break };
+                let end = at + 1 + next.packed_words as usize;
+                // All of it happened if the next block follows at once.
+                if !words.get(end).is_some_and(|word| understood.enters_block(*word)) {
+                    break;
+                }
+                let Some(record) = words.get(at + 1..end) else { break };
+                let (start, count) = (next.kinds.0 as usize, next.kinds.1 as usize);
+                let Some(kinds) = self.kinds.get(start..start + count) else { break };
+                if done == 0 {
+                    enter!(id, next);
+                }
+                if record.len() == count {
+                    for (number, (kind, word)) in kinds.iter().zip(record).enumerate().skip(done) {
+                        let (address, kind, value) = (*word as u32, usize::from(*kind), word >> 32);
+                        if !view.access(address, kind, value, &mut digest) {
+                            unforeseen = Some((address, kind, value));
+                            accesses += (number + 1 - done) as u64;
+                            done = number + 1;
+                            break 'events;
+                        }
+                    }
+                    accesses += (count - done) as u64;
+                } else {
+                    let mut word = 0;
+                    for (number, kind) in kinds.iter().enumerate() {
+                        let kind = usize::from(*kind);
+                        let Some(&first) = record.get(word) else { break 'events };
+                        let (mut value, address) = (first >> 32, first as u32);
+                        if kind & WIDE != 0 {
+                            word += 1;
+                            value = record.get(word).copied().unwrap_or_default();
+                        }
+                        word += 1;
+                        let happened = kind & CONDITIONAL == 0 || first >> 32 != 0;
+                        if number >= done && happened {
+                            accesses += 1;
+                            if !view.access(address, kind % 16, value, &mut digest) {
+                                unforeseen = Some((address, kind % 16, value));
+                                done = number + 1;
+                                break 'events;
+                            }
+                        }
+                    }
+                }
+                done = 0;
+                at = end;
+            } else if let Some(kind) = understood.access(first) {
+                let Some(&value) = words.get(at + 1) else { break };
+                accesses += 1;
+                at += 2;
+                if !view.access(first as u32, kind, value, &mut digest) {
+                    unforeseen = Some((first as u32, kind, value));
+                    break;
+                }
+            } else if let Some(id) = understood.whole_block(first) {
+                let Some(next) = self.blocks.get(id as usize) else { break };
+                enter!(id, next);
                 at += 1;
             } else {
                 break;
             }
         }
+        *place = Place { word: at, accesses: done };
         (self.digest, self.head.instructions) = (digest, instructions);
         (self.ordinal, self.current) = (ordinal, current);
-        (self.accesses, self.block_first_access) = (accesses, first_access);
-        at
-    }
-
-    /// Takes blocks whose accesses are packed and that need no closer look. No block may be under way. `words` begins with
-    /// a word that says which block was entered in `context`: its number in bits 0 to 31, and `head` in the others. It is
-    /// followed by one word for each access, as [`define_accesses`](Self::define_accesses) has told: the virtual address in
-    /// bits 0 to 31, the value above it; if the access is of 8 bytes the value is in a second word. Bits above the access's
-    /// size mean nothing. All of it happened if another block follows at once, as `enters_block` tells of its first word.
-    /// Stops at the first block of which that is not so, or which is to be told with other functions. Returns how many
-    /// words were taken.
-    pub fn packed_blocks(
-        &mut self,
-        context: u8,
-        words: &[u64],
-        head: u32,
-        enters_block: impl Fn(u64) -> bool,
-    ) -> usize {
-        let (mut taken, mut resume) = (0, 0);
-        if self.flags != 0 {
-            return 0;
-        }
-        loop {
-            let Some(unforeseen) =
-                self.packed_run(context, words, head, &enters_block, &mut taken, &mut resume)
-            else {
-                return taken;
-            };
-            let (address, kind, value) = unforeseen;
-            self.access(context, address, kind, value);
-        }
-    }
-
-    /// As [`packed_blocks`](Self::packed_blocks), from the word `taken` and the access `resume` of its block, up to an access
-    /// that takes a closer look: this one is returned.
-    #[inline(always)]
-    fn packed_run(
-        &mut self,
-        context: u8,
-        words: &[u64],
-        head: u32,
-        enters_block: &impl Fn(u64) -> bool,
-        taken: &mut usize,
-        resume: &mut usize,
-    ) -> Option<(u32, AccessKind, u64)> {
-        let generation = self.generation;
-        let mut view = self.memory.view(context)?;
-        let (mut digest, mut instructions) = (self.digest, self.head.instructions);
-        let (mut ordinal, mut accesses) = (self.ordinal, self.accesses);
-        let mut unforeseen = None;
-        let mut at = *taken;
-        'blocks: while let Some(&first) = words.get(at) {
-            if (first >> 32) as u32 != head {
-                break;
-            }
-            let Some(block) = self.blocks.get(first as u32 as usize) else { break };
-            if *resume == 0 && (block.settled != generation || ordinal == self.next_checkpoint) {
-                break;
-            }
-            let end = at + 1 + block.packed_words as usize;
-            let Some(&following) = words.get(end) else { break };
-            if !enters_block(following) {
-                break;
-            }
-            let (start, count) = (block.kinds.0 as usize, block.kinds.1 as usize);
-            let Some(kinds) = self.kinds.get(start..start + count) else { break };
-            if block.packed_words as usize == count {
-                let Some(record) = words.get(at + 1..end) else { break };
-                for (number, (kind, word)) in kinds.iter().zip(record).enumerate().skip(*resume) {
-                    let (address, kind, value) = (*word as u32, usize::from(*kind), word >> 32);
-                    if !view.access(address, kind, value, &mut digest) {
-                        unforeseen = Some((number, address, kind, value));
-                        break;
-                    }
-                }
-            } else {
-                let mut word = at + 1;
-                for (number, kind) in kinds.iter().enumerate() {
-                    let kind = usize::from(*kind);
-                    let Some(&first) = words.get(word) else { break 'blocks };
-                    let (mut value, address) = (first >> 32, first as u32);
-                    word += 1;
-                    if kind & 7 == 3 {
-                        let Some(&wide) = words.get(word) else { break 'blocks };
-                        (value, word) = (wide, word + 1);
-                    }
-                    if number >= *resume && !view.access(address, kind, value, &mut digest) {
-                        unforeseen = Some((number, address, kind, value));
-                        break;
-                    }
-                }
-            }
-            if let Some((number, ..)) = unforeseen {
-                accesses += (number - *resume) as u64;
-                *resume = number + 1;
-                break;
-            }
-            accesses += (count - *resume) as u64;
-            *resume = 0;
-            digest.mix(block.digest);
-            instructions += u64::from(block.instructions);
-            ordinal += 1;
-            at = end;
-        }
-        *taken = at;
-        (self.digest, self.head.instructions) = (digest, instructions);
-        (self.ordinal, self.accesses) = (ordinal, accesses);
-        unforeseen.map(|(_, address, kind, value)| {
-            let kind = AccessKind::from_number(kind);
-            (address, kind, value & mask_of_bytes(1 << kind.size))
-        })
+        // The one that takes a closer look is counted there.
+        (self.accesses, self.block_first_access) = (accesses - u64::from(unforeseen.is_some()), first_access);
+        unforeseen
     }
 
     /// The block under way has ended after `started` of its instructions had started.

@@ -202,13 +202,6 @@ impl AccessKind {
         self.size as usize & 7 | (self.store as usize) << 3
     }
 
-    /// How many words stand for such an access where a block's accesses are packed, see
-    /// [`SegmentEncoder::packed_blocks`](super::encoder::SegmentEncoder::packed_blocks).
-    #[inline]
-    pub const fn packed_words(self) -> usize {
-        if self.size == 3 { 2 } else { 1 }
-    }
-
     /// The kind with a number.
     #[inline]
     pub(crate) fn from_number(number: usize) -> Self {
@@ -330,19 +323,27 @@ impl LocalMemory {
 
     /// What accesses in a context are made with; `None` if nothing is known of the context.
     #[inline(always)]
-    pub fn view(&mut self, context: u8) -> Option<View<'_>> {
+    pub fn view<'a>(
+        &'a mut self,
+        context: u8,
+        sights: &'a mut Vec<FirstSight>,
+        values: &'a mut Vec<u8>,
+    ) -> Option<View<'a>> {
         let context = self.contexts.get(usize::from(context))?.as_ref()?;
         let translations = <&[u64; VIRTUAL_PAGES]>::try_from(&context.pages[..]).ok()?;
         // What the upper bits of a translation are for a page that both loads and stores may use.
         let plain = u64::from(self.generation) << (32 - ALLOWED) | 3;
-        Some(View { translations, plain, generation: self.generation, pool: &mut self.pages[..] })
+        let pool = &mut self.pages[..];
+        Some(View { translations, plain, generation: self.generation, pool, sights, values })
     }
 
     /// Makes one access as [`View::access`] does, which is not taken into a digest.
     #[cfg(test)]
     fn access(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) -> bool {
-        let mut digest = Digest::default();
-        self.view(context).is_some_and(|mut view| view.access(address, kind.number(), value, &mut digest))
+        let (mut digest, mut sights, mut values) = (Digest::default(), Vec::new(), Vec::new());
+        let view = self.view(context, &mut sights, &mut values);
+        let done = view.is_some_and(|mut view| view.access(address, kind.number(), value, &mut digest));
+        done && sights.is_empty()
     }
 
     /// What a load that was not foreseen meets, if it is aligned and what is behind its page is known to be memory. All its
@@ -383,72 +384,102 @@ pub(crate) struct View<'a> {
     plain: u64,
     generation: u32,
     pool: &'a mut [LocalPage],
+    /// Bytes that loads saw first.
+    sights: &'a mut Vec<FirstSight>,
+    /// What the trace says that they saw.
+    values: &'a mut Vec<u8>,
 }
 
-/// What the digest takes in of a load of a word besides address and value.
-const WORD: u64 = Digest::about(0, 4, false);
+/// What the digest takes in of an access besides address and value, by [`AccessKind::number`].
+const ABOUT: [u64; 16] = {
+    let mut about = [0; 16];
+    let mut number = 0;
+    while number < 16 {
+        about[number] = Digest::about(1 << (number & 7), number & 8 != 0);
+        number += 1;
+    }
+    about
+};
 
 impl View<'_> {
-    /// Makes an access that meets what the segment knows: a store, or a load of the value that was expected; takes it into
-    /// the digest. `kind` is an [`AccessKind::number`], and bits of `value` above the access's size mean nothing. False:
-    /// nothing was done, the access takes a closer look.
+    /// Makes an access that meets what the segment knows or has not touched: a store, a load of the value that was expected,
+    /// or a load of bytes none of which are known; takes it into the digest. `kind` is an [`AccessKind::number`], and bits
+    /// of `value` above the access's size mean nothing. False: nothing was done, the access takes a closer look.
     #[inline(always)]
     pub fn access(&mut self, address: u32, kind: usize, value: u64, digest: &mut Digest) -> bool {
         let entry = self.translations[(address >> 12) as usize];
-        let Some(page) = self.pool.get_mut((entry & POOL_MASK) as usize) else { return false };
-        if entry >> ALLOWED != self.plain || !address.is_multiple_of(4) || kind & 7 != 2 {
-            return other(
-                self.generation,
-                entry,
-                page,
-                address,
-                AccessKind::from_number(kind),
-                value,
-                digest,
-            );
+        let number = (entry & POOL_MASK) as usize;
+        let Some(page) = self.pool.get_mut(number) else { return false };
+        if entry >> ALLOWED != self.plain || kind & 7 != 2 || !address.is_multiple_of(4) {
+            return self.other(entry, address, kind, value, digest);
         }
         let at = address as usize / 4 % WORDS;
-        let store = kind & 8 != 0;
+        let (value, store) = (value as u32, kind & 8 != 0);
         if store {
-            page.words[at] = value as u32;
+            page.words[at] = value;
             page.states[at] = state::SEEN & page.states[at] | state::KNOWN | state::STORED;
-        } else if page.states[at] & state::KNOWN != state::KNOWN || page.words[at] != value as u32 {
-            return false;
+        } else if page.states[at] & state::KNOWN != state::KNOWN || page.words[at] != value {
+            if page.states[at] & state::KNOWN != 0 {
+                return false;
+            }
+            page.words[at] = value;
+            page.states[at] |= state::KNOWN | state::SEEN;
+            self.first_sight(number as u32, address, 2, value);
         }
-        digest.access_about(WORD | u64::from(address) | (kind as u64 >> 3) << 40, u64::from(value as u32));
+        digest.access_about(ABOUT[kind % 16], address, value);
         true
     }
-}
 
-/// An access that is not within a word, or to a page that not everybody may use, as in [`View::access`].
-#[inline(never)]
-fn other(
-    generation: u32,
-    entry: u64,
-    page: &mut LocalPage,
-    address: u32,
-    kind: AccessKind,
-    value: u64,
-    digest: &mut Digest,
-) -> bool {
-    let bytes = 1u32 << kind.size;
-    let is_allowed =
-        (entry >> 32) as u32 == generation && entry >> (ALLOWED + u32::from(kind.store)) & 1 != 0;
-    if !is_allowed || kind.size > 3 || address & (bytes - 1) != 0 {
-        return false;
+    #[inline(never)]
+    fn first_sight(&mut self, page: u32, address: u32, size: u32, value: u32) {
+        let bytes = 1usize << size;
+        let (offset, mask) = ((address as usize % PAGE_BYTES) as u16, ((1u32 << bytes) - 1) as u8);
+        self.sights.push(FirstSight { page, offset, mask, value: u64::from(value) });
+        self.values.extend(value.to_le_bytes().iter().take(bytes));
     }
-    let offset = address as usize % PAGE_BYTES;
-    let (shift, mask) = (offset % 8, mask_of_bytes(bytes as usize));
-    let (value, wanted) = (value & mask, (((1u32 << bytes) - 1) << shift) as u8);
-    let (old, known) = page.double(offset);
-    let new = old & !(mask << (8 * shift)) | value << (8 * shift);
-    if kind.store {
-        page.set_double(offset, new, wanted, state::STORED);
-    } else if new != old || wanted & !known != 0 {
-        return false;
+
+    /// An access that is not of a word, or to a page that not everybody may use.
+    #[inline(never)]
+    fn other(&mut self, entry: u64, address: u32, number: usize, value: u64, digest: &mut Digest) -> bool {
+        let kind = AccessKind::from_number(number);
+        let bytes = 1u32 << kind.size;
+        let is_allowed =
+            (entry >> 32) as u32 == self.generation && entry >> (ALLOWED + u32::from(kind.store)) & 1 != 0;
+        if !is_allowed || kind.size > 3 || address & (bytes - 1) != 0 {
+            return false;
+        }
+        let pool_number = (entry & POOL_MASK) as u32;
+        let Some(page) = self.pool.get_mut(pool_number as usize) else { return false };
+        let offset = address as usize % PAGE_BYTES;
+        if kind.size == 3 {
+            let (old, known) = page.double(offset);
+            if kind.store {
+                page.set_double(offset, value, 0xff, state::STORED);
+            } else if old != value || known != 0xff {
+                return false;
+            }
+            digest.access(address, 8, kind.store, value);
+            return true;
+        }
+        let at = offset / 4 % WORDS;
+        let (shift, mask) = (offset % 4 * 8, mask_of_bytes(bytes as usize) as u32);
+        let (value, wanted) = (value as u32 & mask, (((1u32 << bytes) - 1) << (offset % 4)) as u8);
+        let (word, states) = (&mut page.words[at], &mut page.states[at]);
+        let new = *word & !(mask << shift) | value << shift;
+        if kind.store {
+            *word = new;
+            *states |= wanted | state::STORED;
+        } else if *states & wanted != wanted || new != *word {
+            if *states & wanted != 0 {
+                return false;
+            }
+            *word = new;
+            *states |= wanted | state::SEEN;
+            self.first_sight(pool_number, address, kind.size, value);
+        }
+        digest.access_about(ABOUT[number % 16], address, value);
+        true
     }
-    digest.access(address, bytes as u8, kind.store, value);
-    true
 }
 
 /// No page of the pool.
@@ -473,7 +504,8 @@ mod tests {
         assert!(memory.access(1, 0x1008, LOAD, 5));
         assert!(memory.access(1, 0x100c, STORE, 0x8877_6655));
         assert!(!memory.access(1, 0x1008, LOAD, 6), "another value");
-        assert!(!memory.access(1, 0x1010, LOAD, 0), "not known");
+        assert!(!memory.access(1, 0x1010, LOAD, 0), "seen first");
+        assert_eq!(memory.page_mut(page).lines(), Lines { read: 1, written: 1 });
         assert!(!memory.access(1, 0x100a, LOAD, 0), "not aligned");
         assert!(!memory.access(2, 0x1008, LOAD, 5), "another context");
         assert!(memory.access(1, 0x1008, AccessKind { size: 3, store: false }, 0x8877_6655_0000_0005));

@@ -199,7 +199,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
 
     /// A modelled instruction made an access in a translation context; `value` is zero-extended.
     pub fn access(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) {
-        let view = self.memory.view(context);
+        let values = &mut self.streams[Stream::Values as usize];
+        let view = self.memory.view(context, &mut self.sights, values);
         let done = view.is_some_and(|mut view| view.access(address, kind.number(), value, &mut self.digest));
         if !done {
             self.digest.access(address, 1 << kind.size, kind.store, value);

@@ -96,23 +96,36 @@ pub enum EncodeError {
     UnknownBlock(u32),
 }
 
-/// What is looked at when a block is entered or left.
+/// What is looked at each time a block is entered: two of them in a line of the cache.
 #[derive(Debug)]
 struct BlockState {
     /// What the digest takes in of a block all of whose instructions started.
     digest: u64,
-    instructions: u32,
+    /// The numbers of its accesses' kinds, four bits each, if they may come packed, there are not more of them than have
+    /// room, and one word stands for each. Else where in `kinds` they are.
+    kinds: u64,
     /// The generation in which nothing about entering and leaving it needs a closer look: it has been entered, is the
     /// one expected at its entry point, is expected to start all of its instructions, and none of them is opaque.
     settled: u32,
+    /// How many words its accesses take, if they come packed; `NOT_PACKED` if that is not known.
+    packed_words: u32,
+    instructions: u16,
+    /// How many accesses there are if `kinds` says where their kinds are; 0 if it has them itself.
+    listed: u16,
+}
+
+const NOT_PACKED: u32 = u32::MAX;
+/// As many kinds have room in [`BlockState::kinds`].
+const SHORT: usize = 16;
+
+/// What is looked at when a block is entered or left for the first time, or not as expected.
+#[derive(Debug)]
+struct BlockHistory {
     /// The generation in which it was entered.
     entered: u32,
     entry: u32,
     /// How many instructions it is expected to start.
     expected_started: u32,
-    /// If its accesses may come packed: where in `kinds` their kinds are, and how many words they take.
-    kinds: (u32, u32),
-    packed_words: u32,
 }
 
 #[derive(Debug)]
@@ -226,6 +239,7 @@ pub struct SegmentEncoder<M> {
     memory: LocalMemory,
     generation: u32,
     blocks: Vec<BlockState>,
+    history: Vec<BlockHistory>,
     traits: Vec<BlockTraits>,
     /// The kinds of the accesses of blocks, see [`define_accesses`](Self::define_accesses).
     kinds: Vec<u8>,
@@ -283,6 +297,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             memory: LocalMemory::new(),
             generation: 0,
             blocks: Vec::new(),
+            history: Vec::new(),
             traits: Vec::new(),
             kinds: Vec::new(),
             entries: Vec::new(),
@@ -333,21 +348,20 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         let instructions = u32::from(traits.instructions);
         self.blocks.push(BlockState {
             digest: Digest::of_block(traits.address, instructions),
-            instructions,
+            kinds: 0,
             settled: 0,
-            entered: 0,
-            entry,
-            expected_started: instructions,
-            kinds: (0, 0),
-            packed_words: u32::MAX,
+            packed_words: NOT_PACKED,
+            instructions: traits.instructions,
+            listed: 0,
         });
+        self.history.push(BlockHistory { entered: 0, entry, expected_started: instructions });
         self.traits.push(traits);
         BlockId(id)
     }
 
     /// Tells which accesses a block makes when all of its instructions start, in their order: so they can be packed.
     pub fn define_accesses(&mut self, id: BlockId, accesses: impl Iterator<Item = PackedAccess>) {
-        let Some(block) = self.blocks.get_mut(id.0 as usize).filter(|block| block.packed_words == u32::MAX)
+        let Some(block) = self.blocks.get_mut(id.0 as usize).filter(|block| block.packed_words == NOT_PACKED)
         else {
             return;
         };
@@ -359,8 +373,13 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             let conditional = if access.conditional { CONDITIONAL } else { 0 };
             self.kinds.push((access.kind.number() | wide | conditional) as u8);
         }
-        block.kinds = (start as u32, (self.kinds.len() - start) as u32);
+        let count = self.kinds.len() - start;
         block.packed_words = words as u32;
+        if count <= SHORT && words == count {
+            block.kinds = self.kinds.drain(start..).rev().fold(0, |kinds, kind| kinds << 4 | u64::from(kind));
+        } else {
+            (block.kinds, block.listed) = (start as u64, count as u16);
+        }
     }
 
     /// How many blocks the dictionary has.
@@ -373,7 +392,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         self.generation = self.generation.wrapping_add(1);
         if self.generation == 0 {
             // After four thousand million segments the old marks would look fresh again.
-            self.blocks.iter_mut().for_each(|block| (block.settled, block.entered) = (0, 0));
+            self.blocks.iter_mut().for_each(|block| block.settled = 0);
+            self.history.iter_mut().for_each(|history| history.entered = 0);
             self.entries.iter_mut().for_each(|entry| entry.generation = 0);
             self.shown.iter_mut().for_each(|shown| shown.0 = 0);
             self.generation = 1;
@@ -427,17 +447,19 @@ impl<M: InitialMemory> SegmentEncoder<M> {
 
     #[inline(never)]
     fn enter_slowly(&mut self, id: u32) {
-        let Some(block) = self.blocks.get_mut(id as usize) else {
+        let (Some(block), Some(history)) =
+            (self.blocks.get(id as usize), self.history.get_mut(id as usize))
+        else {
             self.error.get_or_insert(EncodeError::UnknownBlock(id));
             self.current = NO_BLOCK;
             return;
         };
-        if block.entered != self.generation {
-            block.entered = self.generation;
-            block.expected_started = block.instructions;
+        if history.entered != self.generation {
+            history.entered = self.generation;
+            history.expected_started = u32::from(block.instructions);
             self.run.push(id);
         }
-        let entry = &mut self.entries[block.entry as usize];
+        let entry = &mut self.entries[history.entry as usize];
         if entry.generation != self.generation {
             entry.generation = self.generation;
             let known = self.head.dictionary;
@@ -456,7 +478,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
     /// Notes whether the block needs no closer look from now on.
     fn settle(&mut self, id: u32) {
         let Some(block) = self.blocks.get_mut(id as usize) else { return };
-        let is_plain = block.expected_started == block.instructions
+        let expected = self.history.get(id as usize).map(|history| history.expected_started);
+        let is_plain = expected == Some(u32::from(block.instructions))
             && self.traits.get(id as usize).is_some_and(|traits| traits.opaque.is_empty());
         block.settled = if is_plain { self.generation } else { 0 };
     }
@@ -472,7 +495,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             self.current = NO_BLOCK;
         } else {
             let instructions = block.instructions;
-            self.end_block(instructions);
+            self.end_block(u32::from(instructions));
         }
     }
 
@@ -529,14 +552,14 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                     break;
                 }
                 let Some(record) = words.get(at + 1..end) else { break };
-                let (start, count) = (next.kinds.0 as usize, next.kinds.1 as usize);
-                let Some(kinds) = self.kinds.get(start..start + count) else { break };
                 if done == 0 {
                     enter!(id, next);
                 }
-                if record.len() == count {
-                    for (number, (kind, word)) in kinds.iter().zip(record).enumerate().skip(done) {
-                        let (address, kind, value) = (*word as u32, usize::from(*kind), word >> 32);
+                if next.listed == 0 {
+                    let mut kinds = next.kinds >> (4 * done as u32 % 64);
+                    for (number, word) in record.iter().enumerate().skip(done) {
+                        let (address, kind, value) = (*word as u32, kinds as usize % 16, word >> 32);
+                        kinds >>= 4;
                         if !view.access(address, kind, value, &mut digest) {
                             unforeseen = Some((address, kind, value));
                             accesses += (number + 1 - done) as u64;
@@ -544,8 +567,10 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                             break 'events;
                         }
                     }
-                    accesses += (count - done) as u64;
+                    accesses += (record.len() - done) as u64;
                 } else {
+                    let start = next.kinds as usize;
+                    let Some(kinds) = self.kinds.get(start..start + usize::from(next.listed)) else { break };
                     let mut word = 0;
                     for (number, kind) in kinds.iter().enumerate() {
                         let kind = usize::from(*kind);
@@ -597,12 +622,12 @@ impl<M: InitialMemory> SegmentEncoder<M> {
     #[inline(never)]
     pub fn end_block(&mut self, started: u32) {
         let current = self.current;
-        let Some(block) = self.blocks.get_mut(current as usize) else { return };
+        let Some(history) = self.history.get_mut(current as usize) else { return };
         let Some(traits) = self.traits.get(current as usize) else { return };
         self.digest.block(traits.address, started);
         self.head.instructions += u64::from(started);
-        if block.expected_started != started {
-            block.expected_started = started;
+        if history.expected_started != started {
+            history.expected_started = started;
             self.flags |= control::STARTED;
             self.settle(current);
         }

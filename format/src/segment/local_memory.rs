@@ -410,21 +410,39 @@ impl View<'_> {
         let entry = self.translations[(address >> 12) as usize];
         let number = (entry & POOL_MASK) as usize;
         let Some(page) = self.pool.get_mut(number) else { return false };
-        if entry >> ALLOWED != self.plain || kind & 7 != 2 || !address.is_multiple_of(4) {
+        let size = kind & 7;
+        if entry >> ALLOWED != self.plain || size > 2 || address & ((1 << size) - 1) != 0 {
             return self.other(entry, address, kind, value, digest);
         }
         let at = address as usize / 4 % WORDS;
         let (value, store) = (value as u32, kind & 8 != 0);
+        if size == 2 {
+            if store {
+                page.words[at] = value;
+                page.states[at] |= state::KNOWN | state::STORED;
+            } else if page.states[at] & state::KNOWN != state::KNOWN || page.words[at] != value {
+                if page.states[at] & state::KNOWN != 0 {
+                    return false;
+                }
+                page.words[at] = value;
+                page.states[at] |= state::KNOWN | state::SEEN;
+                self.first_sight(number as u32, address, 2, value);
+            }
+            digest.access_about(ABOUT[kind % 16], address, value);
+            return true;
+        }
+        let (mask, wanted) = if size == 0 { (0xff, 1) } else { (0xffff, 3) };
+        let (shift, value, wanted) = (address % 4 * 8, value & mask, wanted << (address % 4));
         if store {
-            page.words[at] = value;
-            page.states[at] = state::SEEN & page.states[at] | state::KNOWN | state::STORED;
-        } else if page.states[at] & state::KNOWN != state::KNOWN || page.words[at] != value {
-            if page.states[at] & state::KNOWN != 0 {
+            page.words[at] = page.words[at] & !(mask << shift) | value << shift;
+            page.states[at] |= wanted | state::STORED;
+        } else if page.states[at] & wanted != wanted || (page.words[at] >> shift) & mask != value {
+            if page.states[at] & wanted != 0 {
                 return false;
             }
-            page.words[at] = value;
-            page.states[at] |= state::KNOWN | state::SEEN;
-            self.first_sight(number as u32, address, 2, value);
+            page.words[at] = page.words[at] & !(mask << shift) | value << shift;
+            page.states[at] |= wanted | state::SEEN;
+            self.first_sight(number as u32, address, size as u32, value);
         }
         digest.access_about(ABOUT[kind % 16], address, value);
         true

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::commit::Committer;
 use super::device_bytes::DeviceBytes;
 use super::devices::Devices;
-use super::local_memory::{AccessKind, FirstSight, LocalMemory, Pages};
+use super::local_memory::{AccessKind, CONDITIONAL, FirstSight, LocalMemory, Pages, WIDE};
 use super::translations::Translations;
 use super::{CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, STREAMS, Stream, control, write_payload};
 use crate::digest::Digest;
@@ -101,17 +101,16 @@ pub enum EncodeError {
 struct BlockState {
     /// What the digest takes in of a block all of whose instructions started.
     digest: u64,
-    /// The numbers of its accesses' kinds, four bits each, if they may come packed, there are not more of them than have
-    /// room, and one word stands for each. Else where in `kinds` they are.
-    kinds: u64,
     /// The generation in which nothing about entering and leaving it needs a closer look: it has been entered, is the
     /// one expected at its entry point, is expected to start all of its instructions, and none of them is opaque.
     settled: u32,
     /// How many words its accesses take, if they come packed; `NOT_PACKED` if that is not known.
     packed_words: u32,
-    instructions: u16,
-    /// How many accesses there are if `kinds` says where their kinds are; 0 if it has them itself.
+    /// How its accesses are packed: if `listed` is 0, their [`AccessKind::number`]s, four bits each, and one word stands for
+    /// each. Else the first of so many entries of `kinds`.
+    kinds: u64,
     listed: u16,
+    instructions: u16,
 }
 
 const NOT_PACKED: u32 = u32::MAX;
@@ -205,11 +204,11 @@ pub trait Words {
     fn enters_block(&self, word: u64) -> bool;
 }
 
-/// How far [`SegmentEncoder::plain_events`] has got: words, and accesses of the packed block there.
+/// How far [`SegmentEncoder::plain_events`] has got: words, and words of the packed accesses of the block there.
 #[derive(Clone, Copy, Debug, Default)]
 struct Place {
     word: usize,
-    accesses: usize,
+    packed: usize,
 }
 
 /// An access of a block whose accesses come packed.
@@ -228,11 +227,6 @@ impl PackedAccess {
     }
 }
 
-/// In the numbers of packed accesses beside [`AccessKind::number`]: two words stand for it.
-const WIDE: usize = 16;
-/// As [`WIDE`]: it may not happen.
-const CONDITIONAL: usize = 32;
-
 /// See the [module](self).
 pub struct SegmentEncoder<M> {
     initial: Arc<M>,
@@ -241,7 +235,7 @@ pub struct SegmentEncoder<M> {
     blocks: Vec<BlockState>,
     history: Vec<BlockHistory>,
     traits: Vec<BlockTraits>,
-    /// The kinds of the accesses of blocks, see [`define_accesses`](Self::define_accesses).
+    /// The accesses of blocks, see [`define_accesses`](Self::define_accesses).
     kinds: Vec<u8>,
     entries: Vec<EntryPoint>,
     entry_numbers: HashMap<u64, u32>,
@@ -348,11 +342,11 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         let instructions = u32::from(traits.instructions);
         self.blocks.push(BlockState {
             digest: Digest::of_block(traits.address, instructions),
-            kinds: 0,
             settled: 0,
             packed_words: NOT_PACKED,
-            instructions: traits.instructions,
+            kinds: 0,
             listed: 0,
+            instructions: traits.instructions,
         });
         self.history.push(BlockHistory { entered: 0, entry, expected_started: instructions });
         self.traits.push(traits);
@@ -371,7 +365,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             words += access.words();
             let wide = if access.words() > 1 { WIDE } else { 0 };
             let conditional = if access.conditional { CONDITIONAL } else { 0 };
-            self.kinds.push((access.kind.number() | wide | conditional) as u8);
+            self.kinds.push(access.kind.number() as u8 | wide | conditional);
         }
         let count = self.kinds.len() - start;
         block.packed_words = words as u32;
@@ -530,7 +524,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         let (mut ordinal, mut current) = (self.ordinal, self.current);
         let (mut accesses, mut first_access) = (self.accesses, self.block_first_access);
         let last = self.next_checkpoint - 1;
-        let (mut at, mut done) = (place.word, place.accesses);
+        let (mut at, mut done) = (place.word, place.packed);
         let mut unforeseen = None;
         macro_rules! enter {
             ($id:expr, $next:expr) => {
@@ -543,7 +537,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                 (now, current, first_access) = ($next, $id, accesses);
             };
         }
-        'events: while let Some(&first) = words.get(at) {
+        while let Some(&first) = words.get(at) {
             if let Some(id) = understood.packed_block(first) {
                 let Some(next) = self.blocks.get(id as usize) else { break };
                 let end = at + 1 + next.packed_words as usize;
@@ -556,40 +550,24 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                     enter!(id, next);
                 }
                 if next.listed == 0 {
-                    let mut kinds = next.kinds >> (4 * done as u32 % 64);
-                    for (number, word) in record.iter().enumerate().skip(done) {
-                        let (address, kind, value) = (*word as u32, kinds as usize % 16, word >> 32);
-                        kinds >>= 4;
-                        if !view.access(address, kind, value, &mut digest) {
-                            unforeseen = Some((address, kind, value));
-                            accesses += (number + 1 - done) as u64;
-                            done = number + 1;
-                            break 'events;
-                        }
+                    let (made, now) = view.accesses(record, next.kinds, done, digest);
+                    digest = now;
+                    accesses += (made - done) as u64;
+                    if let Some(word) = record.get(made) {
+                        let kind = (next.kinds >> (4 * made % 64)) as usize % 16;
+                        (done, unforeseen) = (made + 1, Some((*word as u32, kind, word >> 32)));
+                        accesses += 1;
+                        break;
                     }
-                    accesses += (record.len() - done) as u64;
                 } else {
                     let start = next.kinds as usize;
                     let Some(kinds) = self.kinds.get(start..start + usize::from(next.listed)) else { break };
-                    let mut word = 0;
-                    for (number, kind) in kinds.iter().enumerate() {
-                        let kind = usize::from(*kind);
-                        let Some(&first) = record.get(word) else { break 'events };
-                        let (mut value, address) = (first >> 32, first as u32);
-                        if kind & WIDE != 0 {
-                            word += 1;
-                            value = record.get(word).copied().unwrap_or_default();
-                        }
-                        word += 1;
-                        let happened = kind & CONDITIONAL == 0 || first >> 32 != 0;
-                        if number >= done && happened {
-                            accesses += 1;
-                            if !view.access(address, kind % 16, value, &mut digest) {
-                                unforeseen = Some((address, kind % 16, value));
-                                done = number + 1;
-                                break 'events;
-                            }
-                        }
+                    let made = view.listed_accesses(record, kinds, done, &mut digest);
+                    accesses += made.happened;
+                    if let Some(access) = made.unforeseen {
+                        (done, unforeseen) = (made.words, Some(access));
+                        accesses += 1;
+                        break;
                     }
                 }
                 done = 0;
@@ -610,7 +588,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                 break;
             }
         }
-        *place = Place { word: at, accesses: done };
+        *place = Place { word: at, packed: done };
         (self.digest, self.head.instructions) = (digest, instructions);
         (self.ordinal, self.current) = (ordinal, current);
         // The one that takes a closer look is counted there.

@@ -390,6 +390,21 @@ pub(crate) struct View<'a> {
     values: &'a mut Vec<u8>,
 }
 
+/// In the numbers of packed accesses beside [`AccessKind::number`]: two words stand for it.
+pub(crate) const WIDE: u8 = 16;
+/// As [`WIDE`]: it may not happen, and did only if bits 32 to 63 of the first word are not 0.
+pub(crate) const CONDITIONAL: u8 = 32;
+
+/// What became of packed accesses.
+pub(crate) struct Made {
+    /// How many happened, without an unforeseen one.
+    pub happened: u64,
+    /// How many words were taken, with those of an unforeseen one.
+    pub words: usize,
+    /// An access that takes a closer look: its address, kind and value.
+    pub unforeseen: Option<(u32, usize, u64)>,
+}
+
 /// What the digest takes in of an access besides address and value, by [`AccessKind::number`].
 const ABOUT: [u64; 16] = {
     let mut about = [0; 16];
@@ -401,102 +416,169 @@ const ABOUT: [u64; 16] = {
     about
 };
 
+/// The bits of an access's value, by [`AccessKind::size`].
+const MASKS: [u32; 4] = [0xff, 0xffff, u32::MAX, u32::MAX];
+
 impl View<'_> {
     /// Makes an access that meets what the segment knows or has not touched: a store, a load of the value that was expected,
     /// or a load of bytes none of which are known; takes it into the digest. `kind` is an [`AccessKind::number`], and bits
     /// of `value` above the access's size mean nothing. False: nothing was done, the access takes a closer look.
     #[inline(always)]
     pub fn access(&mut self, address: u32, kind: usize, value: u64, digest: &mut Digest) -> bool {
+        if kind & 7 < 3 {
+            let done = self.small_access(address, kind, value as u32);
+            if done {
+                digest.access_about(ABOUT[kind % 16], address, value as u32 & MASKS[kind % 4]);
+            }
+            return done;
+        }
+        let done = self.double_access(address, AccessKind::from_number(kind), value);
+        if done {
+            digest.access(address, 8, kind & 8 != 0, value);
+        }
+        done
+    }
+
+    /// An access of four bytes or less, as in [`access`](Self::access), but for the digest.
+    #[inline(always)]
+    fn small_access(&mut self, address: u32, kind: usize, value: u32) -> bool {
         let entry = self.translations[(address >> 12) as usize];
         let number = (entry & POOL_MASK) as usize;
         let Some(page) = self.pool.get_mut(number) else { return false };
-        let size = kind & 7;
-        if entry >> ALLOWED != self.plain || size > 2 || address & ((1 << size) - 1) != 0 {
-            return self.other(entry, address, kind, value, digest);
+        let (size, store) = (kind & 7, kind & 8 != 0);
+        if entry >> ALLOWED != self.plain || address & ((1 << size) - 1) != 0 {
+            return self.restricted_access(entry, address, AccessKind::from_number(kind), value);
         }
         let at = address as usize / 4 % WORDS;
-        let (value, store) = (value as u32, kind & 8 != 0);
         if size == 2 {
             if store {
                 page.words[at] = value;
                 page.states[at] |= state::KNOWN | state::STORED;
             } else if page.states[at] & state::KNOWN != state::KNOWN || page.words[at] != value {
-                if page.states[at] & state::KNOWN != 0 {
-                    return false;
-                }
-                page.words[at] = value;
-                page.states[at] |= state::KNOWN | state::SEEN;
-                self.first_sight(number as u32, address, 2, value);
+                return self.first_sight(number, address, kind, value);
             }
-            digest.access_about(ABOUT[kind % 16], address, value);
             return true;
         }
         let (mask, wanted) = if size == 0 { (0xff, 1) } else { (0xffff, 3) };
-        let (shift, value, wanted) = (address % 4 * 8, value & mask, wanted << (address % 4));
+        let (shift, wanted) = (address % 4 * 8, wanted << (address % 4));
         if store {
-            page.words[at] = page.words[at] & !(mask << shift) | value << shift;
+            page.words[at] = page.words[at] & !(mask << shift) | (value & mask) << shift;
             page.states[at] |= wanted | state::STORED;
-        } else if page.states[at] & wanted != wanted || (page.words[at] >> shift) & mask != value {
-            if page.states[at] & wanted != 0 {
-                return false;
-            }
-            page.words[at] = page.words[at] & !(mask << shift) | value << shift;
-            page.states[at] |= wanted | state::SEEN;
-            self.first_sight(number as u32, address, size as u32, value);
+        } else if page.states[at] & wanted != wanted || ((page.words[at] >> shift) ^ value) & mask != 0 {
+            return self.first_sight(number, address, kind, value);
         }
-        digest.access_about(ABOUT[kind % 16], address, value);
         true
     }
 
+    /// Makes packed accesses of which one word each is in `record`, from the word `from` on, as [`access`](Self::access)
+    /// makes each, up to one that takes a closer look. `kinds` has their [`AccessKind::number`]s, four bits each. Returns up
+    /// to which word.
     #[inline(never)]
-    fn first_sight(&mut self, page: u32, address: u32, size: u32, value: u32) {
-        let bytes = 1usize << size;
-        let (offset, mask) = ((address as usize % PAGE_BYTES) as u16, ((1u32 << bytes) - 1) as u8);
-        self.sights.push(FirstSight { page, offset, mask, value: u64::from(value) });
-        self.values.extend(value.to_le_bytes().iter().take(bytes));
+    pub fn accesses(&mut self, record: &[u64], kinds: u64, from: usize, digest: Digest) -> (usize, Digest) {
+        let (mut now, mut kinds) = (digest, kinds >> (4 * from % 64));
+        let words = record.get(from..).unwrap_or_default();
+        for (made, word) in words.iter().enumerate() {
+            let (address, kind, value) = (*word as u32, kinds as usize % 16, (word >> 32) as u32);
+            if !self.small_access(address, kind, value) {
+                return (from + made, now);
+            }
+            now.access_about(ABOUT[kind], address, value & MASKS[kind % 4]);
+            kinds >>= 4;
+        }
+        (record.len(), now)
     }
 
-    /// An access that is not of a word, or to a page that not everybody may use.
+    /// As [`accesses`](Self::accesses), with a number for each access that has [`WIDE`] and [`CONDITIONAL`] too.
     #[inline(never)]
-    fn other(&mut self, entry: u64, address: u32, number: usize, value: u64, digest: &mut Digest) -> bool {
-        let kind = AccessKind::from_number(number);
-        let bytes = 1u32 << kind.size;
-        let is_allowed =
-            (entry >> 32) as u32 == self.generation && entry >> (ALLOWED + u32::from(kind.store)) & 1 != 0;
-        if !is_allowed || kind.size > 3 || address & (bytes - 1) != 0 {
+    pub fn listed_accesses(
+        &mut self,
+        record: &[u64],
+        kinds: &[u8],
+        from: usize,
+        digest: &mut Digest,
+    ) -> Made {
+        let mut now = *digest;
+        let mut made = Made { happened: 0, words: 0, unforeseen: None };
+        for kind in kinds {
+            let Some(&first) = record.get(made.words) else { break };
+            let (address, mut value) = (first as u32, first >> 32);
+            made.words += 1;
+            let mut happened = made.words > from;
+            if kind & WIDE != 0 {
+                happened &= kind & CONDITIONAL == 0 || value != 0;
+                value = record.get(made.words).copied().unwrap_or_default();
+                made.words += 1;
+            }
+            if happened {
+                let kind = usize::from(kind % 16);
+                if !self.access(address, kind, value, &mut now) {
+                    made.unforeseen = Some((address, kind, value));
+                    break;
+                }
+                made.happened += 1;
+            }
+        }
+        *digest = now;
+        made
+    }
+
+    /// A load of up to four bytes that are not all known, or not the expected ones. True if none were known.
+    #[inline(never)]
+    fn first_sight(&mut self, number: usize, address: u32, kind: usize, value: u32) -> bool {
+        let Some(page) = self.pool.get_mut(number) else { return false };
+        let (at, bytes) = (address as usize / 4 % WORDS, 1usize << (kind & 3));
+        let (shift, mask) = (address % 4 * 8, mask_of_bytes(bytes) as u32);
+        let (value, seen) = (value & mask, ((1u32 << bytes) - 1) as u8);
+        if page.states[at] & (seen << (address % 4)) != 0 {
             return false;
         }
-        let pool_number = (entry & POOL_MASK) as u32;
-        let Some(page) = self.pool.get_mut(pool_number as usize) else { return false };
+        page.words[at] = page.words[at] & !(mask << shift) | value << shift;
+        page.states[at] |= seen << (address % 4) | state::SEEN;
+        let offset = (address as usize % PAGE_BYTES) as u16;
+        self.sights.push(FirstSight { page: number as u32, offset, mask: seen, value: u64::from(value) });
+        self.values.extend(value.to_le_bytes().iter().take(bytes));
+        true
+    }
+
+    /// An access of up to four bytes that is not aligned, or to a page that not everybody may use.
+    #[inline(never)]
+    fn restricted_access(&mut self, entry: u64, address: u32, kind: AccessKind, value: u32) -> bool {
+        let bytes = 1usize << (kind.size & 3);
+        if !self.is_allowed(entry, kind.store) || address as usize & (bytes - 1) != 0 {
+            return false;
+        }
+        let number = (entry & POOL_MASK) as usize;
+        let Some(page) = self.pool.get_mut(number) else { return false };
+        let at = address as usize / 4 % WORDS;
+        let (shift, mask) = (address % 4 * 8, mask_of_bytes(bytes) as u32);
+        let wanted = (((1u32 << bytes) - 1) << (address % 4)) as u8;
+        if kind.store {
+            page.words[at] = page.words[at] & !(mask << shift) | (value & mask) << shift;
+            page.states[at] |= wanted | state::STORED;
+        } else if page.states[at] & wanted != wanted || ((page.words[at] >> shift) ^ value) & mask != 0 {
+            return self.first_sight(number, address, kind.number(), value);
+        }
+        true
+    }
+
+    fn is_allowed(&self, entry: u64, store: bool) -> bool {
+        (entry >> 32) as u32 == self.generation && entry >> (ALLOWED + u32::from(store)) & 1 != 0
+    }
+
+    /// An access of eight bytes.
+    #[inline(never)]
+    fn double_access(&mut self, address: u32, kind: AccessKind, value: u64) -> bool {
+        let entry = self.translations[(address >> 12) as usize];
+        if !self.is_allowed(entry, kind.store) || !address.is_multiple_of(8) || kind.size != 3 {
+            return false;
+        }
+        let Some(page) = self.pool.get_mut((entry & POOL_MASK) as usize) else { return false };
         let offset = address as usize % PAGE_BYTES;
-        if kind.size == 3 {
-            let (old, known) = page.double(offset);
-            if kind.store {
-                page.set_double(offset, value, 0xff, state::STORED);
-            } else if old != value || known != 0xff {
-                return false;
-            }
-            digest.access(address, 8, kind.store, value);
+        if kind.store {
+            page.set_double(offset, value, 0xff, state::STORED);
             return true;
         }
-        let at = offset / 4 % WORDS;
-        let (shift, mask) = (offset % 4 * 8, mask_of_bytes(bytes as usize) as u32);
-        let (value, wanted) = (value as u32 & mask, (((1u32 << bytes) - 1) << (offset % 4)) as u8);
-        let (word, states) = (&mut page.words[at], &mut page.states[at]);
-        let new = *word & !(mask << shift) | value << shift;
-        if kind.store {
-            *word = new;
-            *states |= wanted | state::STORED;
-        } else if *states & wanted != wanted || new != *word {
-            if *states & wanted != 0 {
-                return false;
-            }
-            *word = new;
-            *states |= wanted | state::SEEN;
-            self.first_sight(pool_number, address, kind.size, value);
-        }
-        digest.access_about(ABOUT[number % 16], address, value);
-        true
+        page.double(offset) == (value, 0xff)
     }
 }
 

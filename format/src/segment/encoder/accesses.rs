@@ -148,8 +148,12 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             let page = self.memory.touch(number);
             let is_ram = matches!(target, Target::Ram(_));
             *place = if is_ram { Place::Ram(page) } else { Place::Rom(page) };
-            if !store || (is_ram && !self.memory.page_mut(page).device) {
+            let is_plain = is_ram && !self.memory.page_mut(page).device;
+            if !store || is_plain {
                 self.memory.allow(self.context, address, page, store);
+            }
+            if is_plain && self.target(address, !store) == Some(target) {
+                self.memory.allow(self.context, address, page, !store);
             }
         }
         places

@@ -138,6 +138,18 @@ impl Words for InContext {
     fn enters_block(&self, word: u64) -> bool {
         enters_block(word)
     }
+
+    #[inline(always)]
+    fn prefetch<T>(&self, place: &T) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch has no effect but on time, and the address is that of something.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = place;
+    }
 }
 
 impl Worker {

@@ -114,6 +114,8 @@ struct BlockState {
 }
 
 const NOT_PACKED: u32 = u32::MAX;
+/// So many words ahead of the present ones are fetched into the cache: they were written by another core.
+const AHEAD: usize = 64;
 /// As many kinds have room in [`BlockState::kinds`].
 const SHORT: usize = 16;
 
@@ -202,6 +204,12 @@ pub trait Words {
     fn packed_block(&self, word: u64) -> Option<u32>;
     /// Whether it is the first word of a block, in whatever form or context.
     fn enters_block(&self, word: u64) -> bool;
+    /// The number of the block, if it is one's first word. Anything else is as good: it only says what is looked at next.
+    fn block_ahead(&self, word: u64) -> u32 {
+        word as u32
+    }
+    /// Has the processor fetch this into its cache.
+    fn prefetch<T>(&self, _: &T) {}
 }
 
 /// How far [`SegmentEncoder::plain_events`] has got: words, and words of the packed accesses of the block there.
@@ -542,14 +550,22 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                 let Some(next) = self.blocks.get(id as usize) else { break };
                 let end = at + 1 + next.packed_words as usize;
                 // All of it happened if the next block follows at once.
-                if !words.get(end).is_some_and(|word| understood.enters_block(*word)) {
+                let Some(&following) = words.get(end) else { break };
+                if !understood.enters_block(following) {
                     break;
+                }
+                if let Some(ahead) = self.blocks.get(understood.block_ahead(following) as usize) {
+                    understood.prefetch(ahead);
+                }
+                if let Some(ahead) = words.get(end + AHEAD) {
+                    understood.prefetch(ahead);
                 }
                 let Some(record) = words.get(at + 1..end) else { break };
                 if done == 0 {
                     enter!(id, next);
                 }
-                if next.listed == 0 {
+                if record.is_empty() {
+                } else if next.listed == 0 {
                     let (made, now) = view.accesses(record, next.kinds, done, digest);
                     digest = now;
                     accesses += (made - done) as u64;

@@ -8,3 +8,4 @@
 
 pub mod arm;
 pub mod bus;
+pub mod mips;

@@ -73,9 +73,9 @@ impl Guest {
         self.program_counter_of(&core)
     }
 
-    /// The program counter among core registers.
+    /// The program counter among core registers, without the bit that says on MIPS that the code is compressed.
     pub fn program_counter_of(&self, core: &[Option<u32>]) -> Option<u32> {
-        core.get(self.replay.description().program_counter).copied().flatten()
+        core.get(self.replay.description().program_counter).copied().flatten().map(|address| address & !1)
     }
 
     /// The breakpoint at the program counter.

@@ -10,7 +10,7 @@ use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, UnknownMem
 use ktrace_format::{Position, TraceWriter};
 use ktrace_timeline::events::{Event, Events, Kind, Kinds};
 use ktrace_timeline::provenance::Provenance;
-use ktrace_timeline::{Program, Recording, Replay, counts, verify};
+use ktrace_timeline::{InstructionSet, Program, Recording, Replay, counts, verify};
 use proptest::prelude::*;
 use synthetic::{Recorded, Sample, Step, record, setup, steps, without_next};
 
@@ -117,7 +117,7 @@ proptest! {
 #[test]
 fn code_is_shown_while_it_executes() {
     let directory = tempfile::tempdir().unwrap();
-    let mut trace = TraceWriter::create(directory.path(), synthetic::header()).unwrap();
+    let mut trace = TraceWriter::create(directory.path(), synthetic::header(InstructionSet::Arm)).unwrap();
     let mut encoder = Encoder::new(UnknownMemory).unwrap();
     let mut registers = [0; 17];
     registers[15] = 0x8000;

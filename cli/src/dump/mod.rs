@@ -172,7 +172,9 @@ fn changes(
     let changed = set.registers().iter().enumerate().filter_map(move |(number, register)| {
         let expected = if number == set.program_counter() { Some(next) } else { before.get(number) };
         let value = after.get(number);
-        (value != expected).then_some((register.name, value))
+        // What changes by itself is not known as a rule, and no instruction did that.
+        let changed = value != expected && (value.is_some() || !set.volatile_registers().contains(number));
+        changed.then_some((register.name, value))
     });
     Some(changed)
 }

@@ -104,7 +104,7 @@ impl<'drawn> Generator<'drawn> {
         };
         if self.shape.fpu {
             // LDC1 needs an aligned address.
-            if self.literals.len() % 2 != 0 {
+            if !self.literals.len().is_multiple_of(2) {
                 literal(self, 0);
             }
             for pair in 0..16 {
@@ -239,9 +239,8 @@ impl<'drawn> Generator<'drawn> {
         let mut values: BTreeMap<char, (u32, u32)> = BTreeMap::new();
         let letters: Vec<char> = pattern.bits.chars().filter(|letter| *letter != ' ').collect();
         assert_eq!(letters.len(), 32, "{}", pattern.name);
-        for letter in letters.iter().copied() {
-            let letter = letter.to_ascii_lowercase();
-            values.entry(letter).or_insert((0, 0));
+        for letter in &letters {
+            values.entry(letter.to_ascii_lowercase()).or_default();
         }
         let even = letters.contains(&'F');
         for (letter, (value, _)) in &mut values {

@@ -5,7 +5,8 @@
 #
 #   tests/random-instructions.sh [INSTRUCTIONS [SEED]]
 #
-# INSTRUCTIONS is how many to run of each instruction set and byte order (default 5000000), SEED what chooses them (default: the time).
+# INSTRUCTIONS is how many to run of each instruction set and byte order (default 5000000), SEED what chooses them (default:
+# the time).
 # A failure names the seed of the image it happened in; give that with 1 instruction to run just this image again.
 set -euo pipefail
 

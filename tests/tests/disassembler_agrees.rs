@@ -414,3 +414,31 @@ fn mips32() {
     assert!(disagreements.is_empty(), "{} disagreements", disagreements.len());
     assert!(modelled > 90_000, "only {modelled} encodings are modelled");
 }
+
+/// Nothing is known of compressed instructions but their lengths.
+#[test]
+fn micromips_lengths() {
+    let disassembler = Capstone::new()
+        .mips()
+        .mode(arch::mips::ArchMode::Mips32)
+        .extra_mode([arch::mips::ArchExtraMode::Micro].into_iter())
+        .endian(capstone::Endian::Big)
+        .build()
+        .expect("capstone starts");
+    let processor = ktrace_machine::mips::Mode::of_processor(true).with_micromips();
+    let mode = ktrace_machine::mips::Mode::at(processor, 0, 1);
+    let mut random = fastrand::Rng::with_seed(0x6d6d);
+    let mut known = 0;
+    for first in 0..=u16::MAX {
+        // A halfword that has two bytes as an instruction of its own.
+        let second = random.u16(..) & 0xe3ff | 0x0400;
+        let code = [first.to_be_bytes(), second.to_be_bytes()].concat();
+        let instructions = disassembler.disasm_count(&code, 0x1000, 1).expect("capstone disassembles");
+        let Some(instruction) = instructions.first() else { continue };
+        let block = ktrace_machine::mips::block::Block::decode(0x1000, mode, &code).expect("it is a block");
+        let length = block.length_of(0) as usize;
+        assert_eq!(length, instruction.bytes().len(), "{first:04x} {second:04x}: {instruction}");
+        known += 1;
+    }
+    assert!(known > 30_000, "only {known} are known to capstone");
+}

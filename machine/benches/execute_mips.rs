@@ -9,13 +9,12 @@ use ktrace_machine::mips::Mode;
 use ktrace_machine::mips::block::Block;
 use ktrace_machine::mips::cpu::{Cpu, Exit, Registers};
 
-/// 64 KiB that repeat through the whole address space.
-struct Memory(Box<[u8; 0x1_0000]>);
+/// 64 KiB that repeat through the whole address space, and room for an access at their end.
+struct Memory(Box<[u8; 0x1_0008]>);
 
 impl Memory {
     fn at(address: u32) -> usize {
-        // Keeps eight bytes inside the array.
-        address as usize & 0xfff8
+        address as usize & 0xffff
     }
 }
 
@@ -100,7 +99,7 @@ fn execute(criterion: &mut Criterion) {
         registers.0[29] = 0x8000_4000;
         registers.0[37] = START;
         let mut cpu = Cpu::new(&registers, mode);
-        let mut memory = Memory(Box::new([1; 0x1_0000]));
+        let mut memory = Memory(Box::new([1; 0x1_0008]));
         const ITERATIONS: u64 = 10_000;
         let instructions: usize = blocks.iter().map(Block::len).sum();
         group.throughput(Throughput::Elements(ITERATIONS * instructions as u64));

@@ -30,6 +30,8 @@ pub struct State {
     pub known: u128,
     /// QEMU's hidden flags.
     pub flags: u32,
+    /// The result of the last conditional branch.
+    pub condition: bool,
 }
 
 /// General registers, Status, LO, HI, Cause, the program counter.
@@ -40,6 +42,8 @@ const FPU: u128 = 0x3_ffff_ffff << 38;
 impl State {
     /// `MIPS_HFLAG_BMASK_BASE`: a branch is pending.
     const BRANCH: u32 = 0x0080_3800;
+    /// `MIPS_HFLAG_BL`.
+    const LIKELY: u32 = 0x1800;
     /// `MIPS_HFLAG_M16`.
     const COMPRESSED: u32 = 0x400;
 
@@ -51,6 +55,11 @@ impl State {
     /// The instruction is in a delay slot.
     pub fn in_delay_slot(&self) -> bool {
         self.flags & Self::BRANCH != 0
+    }
+
+    /// The instruction is in the slot of a branch-likely that is not taken: it does nothing.
+    pub fn nullified(&self) -> bool {
+        self.flags & Self::BRANCH == Self::LIKELY && !self.condition
     }
 }
 
@@ -133,7 +142,7 @@ impl<Source: Read> MipsOracle<Source> {
             return Ok(None);
         }
         let expected = "the line of the program counter";
-        let [pc, hi, lo, flags] = self.numbers([1, 3, 5, 7], expected)?;
+        let [pc, hi, lo, flags, condition] = self.numbers([1, 3, 5, 7, 9], expected)?;
         for row in 0..8 {
             if !self.read_line()? {
                 return Ok(None);
@@ -152,7 +161,7 @@ impl<Source: Read> MipsOracle<Source> {
         }
         registers[32..38].copy_from_slice(&[status, lo, hi, 0, cause, pc]);
         registers[37] |= u32::from(flags & State::COMPRESSED != 0);
-        Ok(Some(State { registers, known: CORE, flags }))
+        Ok(Some(State { registers, known: CORE, flags, condition: condition != 0 }))
     }
 
     /// Adds the floating-point registers to a state if they are what follows, up to the next record. `Ok(false)` if the log
@@ -222,6 +231,14 @@ mod tests {
 
     use super::*;
 
+    #[test]
+    fn a_nullified_slot_is_known() {
+        let text = record(0, 0x118b2, false);
+        assert!(read(&text)[0].nullified());
+        assert!(!read(&text.replace(" 00400014 0\n", " 00400014 1\n"))[0].nullified());
+        assert!(!read(&record(0, 0x108b2, false))[0].nullified());
+    }
+
     fn record(address: u32, flags: u32, fpu: bool) -> String {
         let mut text = format!("Trace 0: 0x7f9b68002600 [00000000/{address:016x}/000118b2/ff000201] \n");
         writeln!(text, "pc=0x{address:08x} HI=0x0000000a LO=0x0000000b ds {flags:04x} 00400014 0").unwrap();
@@ -278,7 +295,7 @@ mod tests {
         let text = record(0, 0, true) + &record(4, 0, true) + stopped + &record(8, 0, false);
         let addresses = |text: &str| read(text).iter().map(State::address).collect::<Vec<_>>();
         assert_eq!(addresses(&text), [0, 8]);
-        assert_eq!(addresses(&(record(0, 0, false) + stopped)), []);
+        assert!(addresses(&(record(0, 0, false) + stopped)).is_empty());
     }
 
     #[test]

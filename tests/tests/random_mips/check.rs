@@ -31,6 +31,17 @@ impl<'image> Memory<'image> {
     }
 }
 
+impl Memory<'_> {
+    /// Makes a store of a word that succeeded in QEMU.
+    fn make(&mut self, store: Option<(u32, [u8; 4])>) {
+        if let Some((address, bytes)) = store
+            && let Some(range) = range(SANDBOX, SANDBOX_SIZE, address, AccessSize::Word)
+        {
+            self.sandbox[range].copy_from_slice(&bytes);
+        }
+    }
+}
+
 fn range(start: u32, length: u32, address: u32, size: AccessSize) -> Option<std::ops::Range<usize>> {
     let offset = address.wrapping_sub(start);
     let inside = address.is_multiple_of(size as u32) && offset < length;
@@ -220,6 +231,8 @@ impl<'image> Checker<'image> {
                 if faulted {
                     return Ok(());
                 }
+                let store = self.opaque_store(block, index, before, after)?;
+                self.single_memory.make(store);
                 complete(cpu, block, index, after)?;
             }
         }
@@ -231,6 +244,26 @@ impl<'image> Checker<'image> {
         );
         compare(&cpu.registers(), after)?;
         check_flow(block, cpu)
+    }
+
+    /// The store of an opaque instruction, if it made one: an SC that succeeded.
+    fn opaque_store(
+        &self,
+        block: &Block,
+        index: usize,
+        before: &State,
+        after: &State,
+    ) -> anyhow::Result<Option<(u32, [u8; 4])>> {
+        let bytes = self.code(block.address_of(index), 4)?.try_into()?;
+        let big_endian = block.mode().big_endian();
+        let word = if big_endian { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
+        let register = |low: u32| (word >> low & 31) as usize;
+        if word >> 26 != 0x38 || after.registers[register(16)] != 1 || before.nullified() {
+            return Ok(None);
+        }
+        let address = before.registers[register(21)].wrapping_add_signed((word as i16).into());
+        let value = before.registers[register(16)];
+        Ok(Some((address, if big_endian { value.to_be_bytes() } else { value.to_le_bytes() })))
     }
 
     /// A modelled instruction that was executed had an exception; is it one that the model leaves to the trace?
@@ -309,6 +342,8 @@ impl<'image> Checker<'image> {
                     if index + 1 == block.len() && faulted {
                         return Ok(());
                     }
+                    let store = self.opaque_store(&block, index, &states[index], &states[index + 1])?;
+                    self.block_memory.make(store);
                     complete(&mut cpu, &block, index, &states[index + 1])?;
                     from = index + 1;
                 }
@@ -367,7 +402,8 @@ fn check_flow(block: &Block, cpu: &Cpu) -> anyhow::Result<()> {
         Flow::Sequential => pc == behind,
         Flow::Branch { target, .. } => pc == target || block.conditional() && pc == behind,
         Flow::Register(number) => pc == cpu.registers().0[usize::from(number)],
-        Flow::Computed | Flow::Opaque => true,
+        // These promise nothing.
+        _ => true,
     };
     ensure!(expected, "{:?} of the block at {:#010x} leads to {pc:#010x}", block.flow(), block.address());
     Ok(())

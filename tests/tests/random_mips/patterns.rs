@@ -3,6 +3,7 @@
 //! | letter | field |
 //! |---|---|
 //! | `d`, `D` | a destination register, the same for both |
+//! | `n` | the same, but not r0 |
 //! | `s`, `t` | source registers |
 //! | `b` | a register that points into the sandbox |
 //! | `o` | an offset from that, a multiple of the pattern's alignment |
@@ -113,10 +114,12 @@ pub const PATTERNS: &[Pattern] = &[
     access("cache", 1, 1, "101111 bbbbb xxxxx oooooooooooooooo"),
     access("ll", 2, 4, "110000 bbbbb ddddd oooooooooooooooo"),
     access("pref", 1, 1, "110011 bbbbb xxxxx oooooooooooooooo"),
-    access("sc", 2, 4, "111000 bbbbb ddddd oooooooooooooooo"),
+    access("sc", 2, 4, "111000 bbbbb nnnnn oooooooooooooooo"),
     release_2("synci", 1, "000001 bbbbb 11111 oooooooooooooooo"),
     pattern("mfc0 status", 1, "010000 00000 ddddd 01100 00000000 000"),
-    release_2("di", 1, "010000 01011 ddddd 01100 00000 000000"),
+    release_2("di", 2, "010000 01011 ddddd 01100 00000 000000"),
+    release_2("ei", 2, "010000 01011 ddddd 01100 00000 100000"),
+    release_2("rdpgpr", 1, "010000 01010 ttttt ddddd 00000 000000"),
     fpu("movf, movt", 8, 1, "000000 sssss xxx0x ddddd 00000 000001"),
     fpu("mfc1", 8, 1, "010001 00000 ddddd fffff 00000 000000"),
     fpu("mfhc1", 4, 1, "010001 00011 ddddd fffff 00000 000000"),

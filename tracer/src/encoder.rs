@@ -321,11 +321,10 @@ impl Worker {
                 }
             }
         }
-        let opaque = self.current().and_then(|block| {
-            let last = self.started.min(block.instructions).checked_sub(1)?;
-            block.opaque_at(last).map(|site| &site.opaque)
-        });
-        let kept = self.set.keyframe(opaque);
+        let kept = match self.current() {
+            Some(block) => block.decoded.keyframe_after(self.started.min(block.instructions) as usize),
+            None => self.set.all_registers(),
+        };
         let keyframe: Vec<u32> =
             kept.iter().filter_map(|number| registers.get(number)).map(|word| *word as u32).collect();
         self.encoder.discontinuity(first as u8, &keyframe);

@@ -209,12 +209,12 @@ impl Recorder {
         self.begin_segment();
 
         // j 0x80001080; lw t6, 0x100(t1), which faults
-        self.enter(&[0x0800_0420, 0x8d2e_0100], false);
+        let block = self.enter(&[0x0800_0420, 0x8d2e_0100], false);
         self.step(&[]);
         self.step(&[(STATUS, 0x0040_0002), (BAD_ADDRESS, 0x105), (CAUSE, 0x8000_8710), (PC, 0x8000_0180)]);
         self.cause_known = true;
-        let set = instruction_set(self.order);
-        let keyframe: Vec<u32> = set.keyframe(None).iter().map(|number| self.registers[number]).collect();
+        let keyframe: Vec<u32> =
+            block.keyframe_after(2).iter().map(|number| self.registers[number]).collect();
         assert_eq!(keyframe.len(), 39);
         self.encoder.discontinuity(ADDRESS_ERROR, &keyframe);
         self.encoder.end_block(2);

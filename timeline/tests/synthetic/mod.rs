@@ -405,7 +405,8 @@ impl Guest {
             Step::Nothing { seed } => {
                 let block = self.block(255, seed);
                 let block = self.enter(block);
-                self.discontinue(&block, 0, false);
+                let before = self.cpu.registers();
+                self.discontinue(&block, 0, false, &before);
                 self.world.encoder.end_block(0);
             }
             Step::Remap { page, to } => self.world.remap(page, to),
@@ -527,11 +528,12 @@ impl Guest {
     }
 
     /// A discontinuity follows a block of which so many instructions started, the last perhaps not to its end.
-    fn discontinue(&mut self, block: &Block, started: usize, stopped: bool) {
+    /// `before` are the registers before that one: it raised an exception, so they are those that the exception keeps.
+    fn discontinue(&mut self, block: &Block, started: usize, stopped: bool, before: &Registers) {
         let last = started.checked_sub(1);
         let opaque = last.and_then(|last| block.opaque(last));
-        let (before, mut registers) = (self.cpu.registers(), self.keyframe());
-        let told = self.set.keyframe(opaque.as_ref());
+        let mut registers = self.keyframe();
+        let told = block.keyframe_after(started);
         for number in self.set.all_registers().without(told).iter() {
             registers[number] = before[number];
         }
@@ -564,9 +566,11 @@ impl Guest {
         self.world.budget = if let Stop::Fault(accesses) = stop { accesses.into() } else { u32::MAX };
         let discontinuity = !open && matches!(stop, Stop::Interrupt(_) | Stop::Fault(_));
         let (mut started, mut stopped, mut left) = (0, false, Left::Normally);
+        let mut before = self.cpu.registers();
         for index in 0..last {
             self.world.position = self.registers.len() as u64;
-            self.registers.push(KnownRegisters::new(self.cpu.registers(), self.unknown()));
+            before = self.cpu.registers();
+            self.registers.push(KnownRegisters::new(before, self.unknown()));
             self.volatile_known = false;
             started = index + 1;
             match self.cpu.run(&block, index, index + 1, &mut self.world) {
@@ -592,7 +596,7 @@ impl Guest {
         }
         let fault = matches!(left, Left::Open(_)) && matches!(stop, Stop::Fault(_));
         if discontinuity || fault && !open {
-            self.discontinue(&block, started, stopped);
+            self.discontinue(&block, started, stopped, &before);
         }
         self.sample();
         self.world.encoder.end_block(started as u32);

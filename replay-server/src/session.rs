@@ -14,6 +14,7 @@ use crate::admission::{self, Admission, Refusal, admit};
 use crate::architecture::RegisterNumber;
 use crate::breakpoints::BreakpointTable;
 use crate::connection::ClientConnection;
+use crate::executable;
 use crate::framing::{self, Decoder, Event, PACKET_SIZE};
 use crate::reply::ReplyBuffer;
 use crate::resume;
@@ -112,6 +113,10 @@ impl Session<'_> {
     }
 
     fn handle_packet(&mut self, body: &[u8]) -> Result<Next, SessionError> {
+        if let Some(answer) = self.guest.executable.as_ref().and_then(|executable| executable.answer(body)) {
+            self.reply(&answer);
+            return Ok(Next::Continue);
+        }
         match admit(body) {
             Admission::Forward(packet) => return self.forward(&packet),
             Admission::Answer(answer) => self.reply(answer.as_bytes()),
@@ -203,6 +208,9 @@ impl Session<'_> {
         let mut decoder = Decoder::default();
         for event in replies.iter().filter_map(|byte| decoder.push(*byte)) {
             if let Event::Packet(mut body) = event {
+                if packet.starts_with(b"qSupported") && self.guest.executable.is_some() {
+                    body.extend_from_slice(executable::FEATURE);
+                }
                 if packet == b"?" {
                     // As every other stop reply, it saves the client a `g`.
                     for register in self.guest.register_values() {

@@ -7,9 +7,10 @@ use ktrace_format::segment::encoder::{
 };
 use ktrace_format::segment::{AccessKind, Behind, access as access_flags, encoder};
 use ktrace_format::shadow::mask_of_bytes;
+use ktrace_machine::InstructionSet;
 
 use crate::block::{AccessSite, Block, Shared as SharedBlocks};
-use crate::event::{ALL_STARTED, EndReason, From, REGISTERS, Tag, Under, access};
+use crate::event::{ALL_STARTED, EndReason, From, Tag, Under, access};
 use crate::initial::Initial;
 use crate::names::Names;
 use crate::ring::{Segment, Start};
@@ -34,7 +35,9 @@ pub enum SegmentError {
     #[error("QEMU ran the instruction at {0:#010x} again, which is none of the block under way")]
     StrangeInstruction(u32),
     /// The accesses of a block are packed, and nobody has told which those are.
-    #[error("the accesses of the block at {0:#010x} are packed in a way that was not told: this is a bug in ktracer")]
+    #[error(
+        "the accesses of the block at {0:#010x} are packed in a way that was not told: this is a bug in ktracer"
+    )]
     UnknownAccesses(u32),
     /// The encoder can't go on.
     #[error(transparent)]
@@ -74,6 +77,7 @@ struct Packed {
 
 /// See the [module](self).
 pub struct Worker {
+    set: InstructionSet,
     encoder: SegmentEncoder<Initial>,
     blocks: SharedBlocks,
     names: Names,
@@ -154,8 +158,14 @@ impl Words for InContext {
 
 impl Worker {
     /// A worker that knows no block yet.
-    pub fn new(initial: Arc<Initial>, blocks: SharedBlocks, names: Names) -> std::io::Result<Self> {
+    pub fn new(
+        set: InstructionSet,
+        initial: Arc<Initial>,
+        blocks: SharedBlocks,
+        names: Names,
+    ) -> std::io::Result<Self> {
         Ok(Worker {
+            set,
             encoder: SegmentEncoder::new(initial)?,
             blocks,
             names,
@@ -429,7 +439,7 @@ impl Worker {
     }
 
     fn discontinuity(&mut self, first: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
-        let registers = take(words, REGISTERS, first)?;
+        let registers = take(words, self.set.register_count(), first)?;
         let further = take(words, (first >> 8) as usize & 0xff, first)?;
         let at = first >> 16 & 3;
         if at != From::Between as u64 {
@@ -446,10 +456,12 @@ impl Worker {
             }
         }
         self.unpack()?;
-        let mut keyframe = [0; REGISTERS];
-        for (register, word) in keyframe.iter_mut().zip(registers) {
-            *register = *word as u32;
-        }
+        let kept = match self.current() {
+            Some(block) => block.decoded.keyframe_after(self.started.min(block.instructions) as usize),
+            None => self.set.all_registers(),
+        };
+        let keyframe: Vec<u32> =
+            kept.iter().filter_map(|number| registers.get(number)).map(|word| *word as u32).collect();
         self.encoder.discontinuity(first as u8, &keyframe);
         for cause in further {
             self.encoder.further_discontinuity(*cause as u8);

@@ -11,13 +11,14 @@ use std::thread::ThreadId;
 
 use ktrace_format::segment::encoder::PackedAccess;
 use ktrace_format::segment::{AccessKind, Answer, Behind};
+use ktrace_machine::Registers;
 
 use crate::api::{Api, LogSite, MemoryRange, TlbFill, discontinuity, memory_kind, tlb};
 use crate::block::{AccessSite, Again, Block, OpaqueSite};
 use crate::capture::capture;
 use crate::control::Message;
 use crate::device_writes::{Changed, DeviceWrites};
-use crate::event::{ALL_STARTED, EndReason, From, REGISTERS, Tag, Under, access};
+use crate::event::{ALL_STARTED, EndReason, From, Tag, Under, access};
 use crate::names::Names;
 use crate::recorder::{Phase, Recorder, SEGMENT_INSTRUCTIONS, take};
 use crate::ring::CHUNK_WORDS;
@@ -47,7 +48,7 @@ struct Pending {
     from: From,
     pc: u64,
     progress: u64,
-    registers: [u32; REGISTERS],
+    registers: Registers,
 }
 
 /// What is told of one segment for the estimate of the next one's length.
@@ -399,7 +400,7 @@ impl Vcpu {
         self.note_discontinuity(cause, from_kind, from, registers);
     }
 
-    fn note_discontinuity(&mut self, cause: u8, from: From, pc: u64, registers: [u32; REGISTERS]) {
+    fn note_discontinuity(&mut self, cause: u8, from: From, pc: u64, registers: Registers) {
         // There are no results of an instruction before a discontinuity.
         self.recorder.ring.take_opaque();
         match &mut self.pending {
@@ -420,8 +421,7 @@ impl Vcpu {
                     exact.started = Some(index + 1);
                 }
                 let progress = self.recorder.ring.progress();
-                self.pending =
-                    Some(Pending { cause, further: Vec::new(), from, pc, progress, registers });
+                self.pending = Some(Pending { cause, further: Vec::new(), from, pc, progress, registers });
             }
         }
         self.recorder.ring.call_at_next_block();

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use ktrace_format::Position;
-use ktrace_machine::arm::description::REGISTERS;
 use ktrace_timeline::Program;
 use ktrace_timeline::destination::Destination;
 use ktrace_timeline::verify::Unproved;
@@ -55,6 +54,9 @@ Only what is proved is printed. Where the trace is damaged or torn, the dump say
 A discontinuity is an exception, an interrupt or a reset: the processor goes on elsewhere than the instruction before says.
 What that instruction changed is not told apart from what the discontinuity changed, so it is shown with the latter.
 
+MIPS: a delay slot is an instruction of its own. Interrupts and the timer change the register Cause by themselves, so its
+value is known only just after an exception or an instruction that may write it; elsewhere --format original has ????????.
+
 JSON, one object a line:
   {\"position\", \"address\", \"bytes\", \"thumb\", \"mnemonic\", \"operands\", \"opaque\", \"registers\", \"memory\"}
       bytes: as they lie in memory; opaque: the result was recorded rather than computed; registers: those that changed
@@ -62,8 +64,9 @@ JSON, one object a line:
       `registers` itself is null if a discontinuity follows; memory: a list of {\"access\" (\"read\" or \"write\"),
       \"address\", \"size\", \"value\", \"physical\", \"device\" (its name, or null for memory)}
   {\"position\", \"discontinuity\", \"vector\", \"cause\", \"further\", \"registers\"}
-      before the instruction at `position`; vector: the number of the exception vector, or null if it went elsewhere;
-      cause: that number, or 8 for a reset, 9 for something that QEMU did for the guest, 255 if it is not known; further: a
+      before the instruction at `position`; vector: the number of ARM's exception vector, or null if it went elsewhere;
+      cause: that number, or 8 for a reset, 9 for something that QEMU did for the guest; on MIPS the ExcCode, or 32 and 33 for
+      these; 255 if it is not known; further: a
       list of the causes of discontinuities that followed at once, with no instruction between
   {\"unknown\": {\"from\", \"to\", \"reason\"}}
       from position `from` to before `to` nothing is known; it comes last
@@ -87,7 +90,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut printer: Box<dyn Printer> = match arguments.format {
         Format::Text => Box::new(text::Text::new(Arc::clone(&program))?),
         Format::Json => Box::new(json::Json::new(Arc::clone(&program))?),
-        Format::Original => Box::new(original::Original::new()?),
+        Format::Original => Box::new(original::Original::new(program.instruction_set())?),
     };
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let walk = Walk::new(Arc::clone(&program), from.0);
@@ -157,31 +160,37 @@ pub fn print_text(program: &Arc<Program>, from: u64, count: u64, out: &mut dyn W
     Ok(())
 }
 
-const PC: usize = 15;
-
 /// The registers that an instruction changed, with their new values; of the program counter only a jump. `None` if that
 /// is not known, because a discontinuity followed.
-fn changes(instruction: &Instruction) -> Option<impl Iterator<Item = (&'static str, Option<u32>)>> {
-    if instruction.after.iter().all(Option::is_none) {
-        return None;
-    }
+fn changes(
+    program: &Program,
+    instruction: &Instruction,
+) -> Option<impl Iterator<Item = (&'static str, Option<u32>)> + use<>> {
+    let (before, after) = (instruction.before, instruction.after?);
     let next = instruction.address.wrapping_add(instruction.code().len() as u32);
-    let values = instruction.before.into_iter().zip(instruction.after).enumerate();
-    let changed = values.filter(move |(number, (before, after))| {
-        let expected = if *number == PC { next } else { *before };
-        *after != Some(expected)
+    let set = program.instruction_set();
+    let changed = set.registers().iter().enumerate().filter_map(move |(number, register)| {
+        let expected = if number == set.program_counter() { Some(next) } else { before.get(number) };
+        let value = after.get(number);
+        // What changes by itself is not known as a rule, and no instruction did that.
+        let changed = value != expected && (value.is_some() || !set.volatile_registers().contains(number));
+        changed.then_some((register.name, value))
     });
-    Some(changed.map(|(number, (_, after))| (REGISTERS[number].name, after)))
+    Some(changed)
 }
 
 /// The registers that a discontinuity changed, together with the instruction before it; all if there was none.
 fn changes_of_discontinuity(
+    program: &Program,
     discontinuity: &Discontinuity,
 ) -> impl Iterator<Item = (&'static str, u32)> + use<> {
     let (before, after) = (discontinuity.before, discontinuity.after);
-    let changed =
-        (0..after.len()).filter(move |number| before.is_none_or(|before| before[*number] != after[*number]));
-    changed.map(move |number| (REGISTERS[number].name, after[number]))
+    let registers = program.instruction_set().registers().iter().enumerate();
+    registers.filter_map(move |(number, register)| {
+        let value = after.get(number)?;
+        let changed = before.is_none_or(|before| before.get(number) != Some(value));
+        changed.then_some((register.name, value))
+    })
 }
 
 /// The name of a device, for people and scripts.

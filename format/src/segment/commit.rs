@@ -128,7 +128,8 @@ mod tests {
     #[test]
     fn a_bit_of_a_mask_stands_for_a_byte() {
         for mask in 0..=255u8 {
-            let expected = (0..8).filter(|bit| mask >> bit & 1 != 0).map(|bit| 0xff << (8 * bit)).sum::<u64>();
+            let expected =
+                (0..8).filter(|bit| mask >> bit & 1 != 0).map(|bit| 0xff << (8 * bit)).sum::<u64>();
             assert_eq!(bytes_of_mask(mask), expected, "{mask:#x}");
         }
     }

@@ -449,8 +449,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
 
     #[inline(never)]
     fn enter_slowly(&mut self, id: u32) {
-        let (Some(block), Some(history)) =
-            (self.blocks.get(id as usize), self.history.get_mut(id as usize))
+        let (Some(block), Some(history)) = (self.blocks.get(id as usize), self.history.get_mut(id as usize))
         else {
             self.error.get_or_insert(EncodeError::UnknownBlock(id));
             self.current = NO_BLOCK;

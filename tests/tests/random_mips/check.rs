@@ -83,7 +83,7 @@ pub struct Counts {
     pub blocks: usize,
 }
 
-/// Exception codes (MD00090, table 9.50).
+/// Exception codes (MD00090, the Cause register).
 mod code {
     pub const MEMORY: std::ops::RangeInclusive<u32> = 1..=5;
     pub const RESERVED: u32 = 10;

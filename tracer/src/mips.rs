@@ -29,7 +29,18 @@ const OF_FETCHES: [u8; 3] = [2, 4, 6];
 
 /// Processors of release 2 or later whose compressed code is MIPS16e, if they have any.
 const RELEASE_2: [&str; 12] = [
-    "24Kc", "24KEc", "24Kf", "34Kf", "74Kf", "4KEc", "4KEm", "P5600", "mips32r5-generic", "M4K", "24KEf", "1004Kc",
+    "24Kc",
+    "24KEc",
+    "24Kf",
+    "34Kf",
+    "74Kf",
+    "4KEc",
+    "4KEm",
+    "P5600",
+    "mips32r5-generic",
+    "M4K",
+    "24KEf",
+    "1004Kc",
 ];
 /// The same with microMIPS.
 const MICROMIPS: [&str; 2] = ["M14K", "M14Kc"];

@@ -14,8 +14,7 @@ use super::terminal::option_name;
 const OLDEST_VERSION: (u32, u32) = (9, 2);
 
 /// How the names of programs begin that are recorded.
-const RECORDED: [&str; 2] = ["qemu-system-arm", "qemu-system-mips"]; 4] =
-    ["qemu-system-mips", "qemu-system-mipsel", "qemu-system-mips64", "qemu-system-mips64el"];
+const RECORDED: [&str; 2] = ["qemu-system-arm", "qemu-system-mips"];
 
 /// A program that was found fit for recording.
 #[derive(Debug)]

@@ -23,6 +23,46 @@ const UNIQUE: u64 = 2_000_000;
 /// Positions that are described when they disagree.
 const SHOWN: usize = 10;
 
+/// What a log says of a position.
+pub trait LoggedState {
+    /// The program counter, as a recording shows it.
+    fn program_counter(&self) -> u32;
+
+    /// The registers that a recording shows otherwise or not at all, described; none where it agrees. `shown` is in the
+    /// recording's order.
+    fn differences(&self, shown: &[Option<u32>]) -> Vec<String>;
+
+    /// Whether there are none.
+    fn agrees(&self, shown: &[Option<u32>]) -> bool {
+        self.differences(shown).is_empty()
+    }
+}
+
+impl LoggedState for Registers {
+    fn program_counter(&self) -> u32 {
+        self[15]
+    }
+
+    fn differences(&self, shown: &[Option<u32>]) -> Vec<String> {
+        (0..17)
+            .filter(|number| shown.get(*number) != Some(&Some(self[*number])))
+            .map(|number| difference(&name(number), shown.get(number).copied().flatten(), self[number]))
+            .collect()
+    }
+
+    fn agrees(&self, shown: &[Option<u32>]) -> bool {
+        shown.iter().zip(self).all(|(shown, logged)| *shown == Some(*logged))
+    }
+}
+
+/// A register that a recording shows otherwise than it is logged, described.
+pub fn difference(name: &str, shown: Option<u32>, logged: u32) -> String {
+    match shown {
+        Some(value) => format!("{name} {value:08x} logged {logged:08x}"),
+        None => format!("{name} unknown, logged {logged:08x}"),
+    }
+}
+
 /// Reads a log's states, at most `limit` of them, without those that never began.
 pub fn read_log(file: &Path, limit: usize) -> Result<Vec<Registers>> {
     let source = File::open(file).with_context(|| file.display().to_string())?;
@@ -50,13 +90,18 @@ fn why_unknown(recording: &mut Recording, shown: &[Option<u32>]) -> Option<Strin
     if shown.iter().any(Option::is_some) { None } else { recording.why_unknown() }
 }
 
-fn agrees(recording: &mut Recording, position: u64, state: &Registers) -> Result<bool> {
-    Ok(registers_at(recording, position)?.iter().zip(state).all(|(shown, logged)| *shown == Some(*logged)))
+fn agrees(recording: &mut Recording, position: u64, state: &impl LoggedState) -> Result<bool> {
+    Ok(state.agrees(&registers_at(recording, position)?))
 }
 
 /// The first position in `from..=to` where the log's first states are those of the recording. That another one follows
 /// within [`UNIQUE`] positions is an error, as is that there is none.
-pub fn find(recording: &mut Recording, states: &[Registers], from: u64, to: u64) -> Result<u64> {
+pub fn find(
+    recording: &mut Recording,
+    states: &[impl LoggedState],
+    from: u64,
+    to: u64,
+) -> Result<u64> {
     let anchor = &states[..states.len().min(ANCHOR)];
     let (rarest, address) = rarest(anchor).context("the log is empty")?;
     let mut stop = StopAt { addresses: vec![address], position: Some(Position(to + rarest + 1)) };
@@ -92,12 +137,12 @@ pub fn find(recording: &mut Recording, states: &[Registers], from: u64, to: u64)
 }
 
 /// Which state of some is at an address that is the rarest among them, and that address: the fewer places look like it.
-fn rarest(states: &[Registers]) -> Option<(u64, u32)> {
+fn rarest(states: &[impl LoggedState]) -> Option<(u64, u32)> {
     let mut counts: HashMap<u32, u32> = HashMap::new();
     for state in states {
-        *counts.entry(state[15]).or_default() += 1;
+        *counts.entry(state.program_counter()).or_default() += 1;
     }
-    let addresses = (0..).zip(states.iter().map(|state| state[15]));
+    let addresses = (0..).zip(states.iter().map(LoggedState::program_counter));
     addresses.min_by_key(|(_, address)| counts[address])
 }
 
@@ -114,30 +159,23 @@ pub struct Comparison {
 
 impl Comparison {
     /// Compares what is shown at a position, or the reason why nothing is, with what is logged.
-    fn note(&mut self, position: u64, shown: &[Option<u32>], reason: Option<String>, logged: &Registers) {
+    fn note(
+        &mut self,
+        position: u64,
+        shown: &[Option<u32>],
+        reason: Option<String>,
+        logged: &impl LoggedState,
+    ) {
         self.positions += 1;
-        if let Some(reason) = reason {
-            self.mismatches += 1;
-            if self.described.len() < SHOWN {
-                self.described.push(format!("position {position}, pc {:08x}: unknown: {reason}", logged[15]));
-            }
-            return;
-        }
-        let differing: Vec<String> = (0..17)
-            .filter(|number| shown.get(*number) != Some(&Some(logged[*number])))
-            .map(|number| match shown.get(number).copied().flatten() {
-                Some(value) => format!("{} {value:08x} logged {:08x}", name(number), logged[number]),
-                None => format!("{} unknown, logged {:08x}", name(number), logged[number]),
-            })
-            .collect();
+        let differing = match reason {
+            Some(reason) => format!("unknown: {reason}"),
+            None => logged.differences(shown).join(", "),
+        };
         if !differing.is_empty() {
             self.mismatches += 1;
             if self.described.len() < SHOWN {
-                self.described.push(format!(
-                    "position {position}, pc {:08x}: {}",
-                    logged[15],
-                    differing.join(", ")
-                ));
+                let address = logged.program_counter();
+                self.described.push(format!("position {position}, pc {address:08x}: {differing}"));
             }
         }
     }
@@ -159,7 +197,7 @@ fn name(register: usize) -> String {
 }
 
 /// Walks forward over the log's positions; the first is at `first`.
-pub fn forward(recording: &mut Recording, states: &[Registers], first: u64) -> Result<Comparison> {
+pub fn forward(recording: &mut Recording, states: &[impl LoggedState], first: u64) -> Result<Comparison> {
     let mut comparison = Comparison::default();
     for (position, state) in (first..).zip(states) {
         let shown = registers_at(recording, position)?;
@@ -169,7 +207,7 @@ pub fn forward(recording: &mut Recording, states: &[Registers], first: u64) -> R
 }
 
 /// Steps backward over the log's positions, from the last to the first.
-pub fn backward(recording: &mut Recording, states: &[Registers], first: u64) -> Result<Comparison> {
+pub fn backward(recording: &mut Recording, states: &[impl LoggedState], first: u64) -> Result<Comparison> {
     let mut comparison = Comparison::default();
     for (offset, state) in states.iter().enumerate().rev() {
         let position = first + offset as u64;

@@ -114,25 +114,25 @@ fn expected(states: &[Registers], logged: &[Logged], first: u64) -> Result<Vec<D
 
 /// How many exceptions of each cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Counts(BTreeMap<u8, u64>);
+pub struct Counts(BTreeMap<u8, (Option<&'static str>, u64)>);
 
 impl Counts {
     /// Of one cause.
     pub fn of(&self, cause: u8) -> u64 {
-        self.0.get(&cause).copied().unwrap_or_default()
+        self.0.get(&cause).map_or(0, |(_, count)| *count)
     }
 
     /// Of all.
     pub fn all(&self) -> u64 {
-        self.0.values().sum()
+        self.0.values().map(|(_, count)| count).sum()
     }
 }
 
-impl FromIterator<u8> for Counts {
-    fn from_iter<I: IntoIterator<Item = u8>>(causes: I) -> Counts {
+impl FromIterator<Cause> for Counts {
+    fn from_iter<I: IntoIterator<Item = Cause>>(causes: I) -> Counts {
         let mut counts = BTreeMap::new();
         for cause in causes {
-            *counts.entry(cause).or_default() += 1;
+            counts.entry(cause.code()).or_insert((cause.name(), 0)).1 += 1;
         }
         Counts(counts)
     }
@@ -140,11 +140,7 @@ impl FromIterator<u8> for Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self
-            .0
-            .iter()
-            .map(|(cause, count)| (Cause::new(InstructionSet::Arm, *cause).name(), count))
-            .map(|(name, count)| format!("{count} {}", name.unwrap_or("without a name")));
+        let counts = self.0.values().map(|(name, count)| format!("{count} {}", name.unwrap_or("without a name")));
         formatter.write_str(&counts.collect::<Vec<_>>().join(", "))
     }
 }
@@ -170,7 +166,7 @@ pub fn compare(
         }
     }
     equal(&expected, &recorded)?;
-    Ok(expected.iter().map(|exception| exception.cause.code()).collect())
+    Ok(expected.iter().map(|exception| exception.cause).collect())
 }
 
 /// Compares all exceptions of a recording, from its start to its end, with the causes in logs of the whole run, in order.
@@ -186,10 +182,11 @@ pub fn compare_order(recording: &mut Recording, logged: &[Logged]) -> Result<Cou
         expected.pop();
     }
     equal(&expected, &recorded)?;
-    Ok(expected.into_iter().collect())
+    Ok(expected.into_iter().map(|code| Cause::new(InstructionSet::Arm, code)).collect())
 }
 
-fn equal<T: PartialEq + fmt::Debug>(logged: &[T], recorded: &[T]) -> Result<()> {
+/// That what is logged and what is recorded is the same; the error tells the first difference.
+pub(crate) fn equal<T: PartialEq + fmt::Debug>(logged: &[T], recorded: &[T]) -> Result<()> {
     let same = logged.iter().zip(recorded).take_while(|(logged, recorded)| logged == recorded).count();
     if same < logged.len().max(recorded.len()) {
         bail!(

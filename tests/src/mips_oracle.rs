@@ -32,6 +32,8 @@ pub struct State {
     pub flags: u32,
     /// The result of the last conditional branch.
     pub condition: bool,
+    /// EPC of coprocessor 0.
+    pub epc: u32,
 }
 
 /// General registers, Status, LO, HI, Cause, the program counter.
@@ -153,7 +155,7 @@ impl<Source: Read> MipsOracle<Source> {
         if !self.read_line()? {
             return Ok(None);
         }
-        let [status, cause] = self.numbers([2, 4], "the line of Status and Cause")?;
+        let [status, cause, epc] = self.numbers([2, 4, 6], "the line of Status, Cause and EPC")?;
         for _ in 0..3 {
             if !self.read_line()? {
                 return Ok(None);
@@ -161,7 +163,7 @@ impl<Source: Read> MipsOracle<Source> {
         }
         registers[32..38].copy_from_slice(&[status, lo, hi, 0, cause, pc]);
         registers[37] |= u32::from(flags & State::COMPRESSED != 0);
-        Ok(Some(State { registers, known: CORE, flags, condition: condition != 0 }))
+        Ok(Some(State { registers, known: CORE, flags, condition: condition != 0, epc }))
     }
 
     /// Adds the floating-point registers to a state if they are what follows, up to the next record. `Ok(false)` if the log
@@ -285,6 +287,7 @@ mod tests {
         }
         assert_eq!(first.registers[32..38], [0x3000_0010, 0xb, 0xa, 0, 0xc, 0x40_0008]);
         assert_eq!(first.registers[70..], [0x0100_0001, 0x0073_9300]);
+        assert_eq!(first.epc, 0x40_0000);
         assert_eq!((states[1].registers[37], states[1].known), (0x40_000d, CORE));
         assert!(!states[1].in_delay_slot());
     }

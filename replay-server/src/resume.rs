@@ -19,7 +19,7 @@ use ktrace_format::Position;
 use ktrace_timeline::{ReplayError, Stop, StopAt};
 
 use crate::breakpoints::BreakpointKind;
-use crate::target::Guest;
+use crate::target::{BreakpointHere, Guest};
 
 /// The one thread's id.
 pub const THREAD: Tid = Tid::MIN;
@@ -101,14 +101,8 @@ impl Outcome {
 /// Runs until the request is met or `cancelled` says that the client wants a stop.
 pub fn run(guest: &mut Guest, request: ResumeRequest, cancelled: &mut dyn FnMut() -> bool) -> Outcome {
     let outcome = match request {
-        ResumeRequest::Continue => {
-            let stop = StopAt { addresses: guest.breakpoints.addresses(), position: None };
-            guest.replay.run_forward(&stop, cancelled).map(|stop| outcome_of_run(guest, stop))
-        }
-        ResumeRequest::ReverseContinue => {
-            let stop = StopAt { addresses: guest.breakpoints.addresses(), position: None };
-            guest.replay.run_backward(&stop, cancelled).map(|stop| outcome_of_run(guest, stop))
-        }
+        ResumeRequest::Continue => run_to_breakpoint(guest, Direction::Forward, cancelled),
+        ResumeRequest::ReverseContinue => run_to_breakpoint(guest, Direction::Backward, cancelled),
         ResumeRequest::Step => step_forward(guest).map(|moved| {
             if moved { Outcome::stepped() } else { Outcome::step_at_end(guest.replay.position()) }
         }),
@@ -120,13 +114,37 @@ pub fn run(guest: &mut Guest, request: ResumeRequest, cancelled: &mut dyn FnMut(
     outcome.unwrap_or_else(|error| Outcome::failed(&error, guest.replay.position()))
 }
 
-fn outcome_of_run(guest: &mut Guest, stop: Stop) -> Outcome {
-    match stop {
-        Stop::Start => Outcome::end_of_history(ReplayLogPosition::Begin),
-        Stop::End => Outcome::end_of_history(ReplayLogPosition::End),
-        Stop::Cancelled => Outcome::interrupted(guest.replay.position()),
-        Stop::Address | Stop::Position => {
-            guest.breakpoint_here().map_or_else(Outcome::stepped, Outcome::breakpoint)
+#[derive(Clone, Copy, Debug)]
+enum Direction {
+    Forward,
+    Backward,
+}
+
+/// Runs past breakpoints whose conditions are false.
+fn run_to_breakpoint(
+    guest: &mut Guest,
+    direction: Direction,
+    cancelled: &mut dyn FnMut() -> bool,
+) -> Result<Outcome, ReplayError> {
+    let stop = StopAt { addresses: guest.breakpoints.addresses(), position: None };
+    loop {
+        let stopped = match direction {
+            Direction::Forward => guest.replay.run_forward(&stop, cancelled)?,
+            Direction::Backward => guest.replay.run_backward(&stop, cancelled)?,
+        };
+        match stopped {
+            Stop::Start => return Ok(Outcome::end_of_history(ReplayLogPosition::Begin)),
+            Stop::End => return Ok(Outcome::end_of_history(ReplayLogPosition::End)),
+            Stop::Cancelled => return Ok(Outcome::interrupted(guest.replay.position())),
+            Stop::Address | Stop::Position => match guest.breakpoint_here() {
+                BreakpointHere::Hit(kind) => return Ok(Outcome::breakpoint(kind)),
+                BreakpointHere::None => return Ok(Outcome::stepped()),
+                // The run itself may be too short to ask.
+                BreakpointHere::ConditionFalse if cancelled() => {
+                    return Ok(Outcome::interrupted(guest.replay.position()));
+                }
+                BreakpointHere::ConditionFalse => {}
+            },
         }
     }
 }
@@ -168,7 +186,7 @@ fn step_range(
         let Some(address) = guest.program_counter() else {
             return Ok(Outcome::stepped());
         };
-        if let Some(kind) = guest.breakpoints.at(address) {
+        if let BreakpointHere::Hit(kind) = guest.breakpoint_here() {
             return Ok(Outcome::breakpoint(kind));
         }
         if !(start..end).contains(&address) {
@@ -237,7 +255,14 @@ impl ReverseStep<()> for Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expression::{Condition, Expression};
     use crate::recording::{self, SyntheticRecording};
+
+    /// Bytecode of `$r0 == value`, as gdb 13.1 compiles it.
+    fn r0_equals(value: u8) -> Condition {
+        let bytecode = [0x26, 0, 0, 0x16, 32, 0x22, value, 0x13, 0x27];
+        Condition::any_of(vec![Expression::decode(&bytecode).expect("well-formed")])
+    }
 
     fn guest() -> Guest {
         Guest::new(Box::new(SyntheticRecording::short()))
@@ -250,7 +275,7 @@ mod tests {
     #[test]
     fn breakpoints_count_only_after_moving_in_both_directions() {
         let mut guest = guest();
-        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START);
+        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START, Condition::default());
         let mut positions = Vec::new();
         for _ in 0..3 {
             let outcome = run_freely(&mut guest, ResumeRequest::Continue);
@@ -268,9 +293,50 @@ mod tests {
     }
 
     #[test]
+    fn a_breakpoint_whose_condition_is_false_does_not_count() {
+        let mut guest = guest();
+        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START + 8, r0_equals(3));
+        assert_eq!(
+            run_freely(&mut guest, ResumeRequest::Continue),
+            Outcome::breakpoint(BreakpointKind::Software)
+        );
+        assert_eq!(guest.replay.position(), Position(12));
+        let end = Outcome::end_of_history(ReplayLogPosition::End);
+        assert_eq!(run_freely(&mut guest, ResumeRequest::Continue), end);
+        run_freely(&mut guest, ResumeRequest::ReverseContinue);
+        assert_eq!(guest.replay.position(), Position(12));
+        // Of two at one address, the one counts whose condition is true.
+        guest.breakpoints.insert(BreakpointKind::Hardware, recording::LOOP_START + 8, r0_equals(2));
+        let outcome = run_freely(&mut guest, ResumeRequest::ReverseContinue);
+        assert_eq!((outcome, guest.replay.position().0), (Outcome::breakpoint(BreakpointKind::Hardware), 8));
+        let range = ResumeRequest::RangeStep { start: recording::LOOP_START, end: recording::AFTER_LOOP };
+        assert_eq!(run_freely(&mut guest, range), Outcome::breakpoint(BreakpointKind::Software));
+        assert_eq!(guest.replay.position(), Position(12));
+    }
+
+    #[test]
+    fn a_condition_on_what_is_not_known_counts() {
+        let mut guest = Guest::new(Box::new(SyntheticRecording::short().without_register(0)));
+        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START, r0_equals(3));
+        run_freely(&mut guest, ResumeRequest::Continue);
+        assert_eq!(guest.replay.position(), Position(2));
+    }
+
+    #[test]
+    fn a_run_over_false_conditions_can_be_cancelled() {
+        let mut guest = guest();
+        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START, r0_equals(9));
+        // The recording asks once, at its start.
+        let mut asked_before = false;
+        let outcome =
+            run(&mut guest, ResumeRequest::Continue, &mut || std::mem::replace(&mut asked_before, true));
+        assert_eq!(outcome, Outcome::interrupted(Position(2)));
+    }
+
+    #[test]
     fn a_hardware_breakpoint_is_told_as_one() {
         let mut guest = guest();
-        guest.breakpoints.insert(BreakpointKind::Hardware, recording::LOOP_START);
+        guest.breakpoints.insert(BreakpointKind::Hardware, recording::LOOP_START, Condition::default());
         let outcome = run_freely(&mut guest, ResumeRequest::Continue);
         assert_eq!(outcome.reason, MultiThreadStopReason::HwBreak(THREAD));
     }
@@ -310,7 +376,7 @@ mod tests {
         assert_eq!(guest.replay.position(), Position(22));
 
         guest.replay.seek(Position(2)).expect("in the recording");
-        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START + 8);
+        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START + 8, Condition::default());
         assert_eq!(run_freely(&mut guest, whole_loop), Outcome::breakpoint(BreakpointKind::Software));
         assert_eq!(guest.replay.position(), Position(4));
 

@@ -5,7 +5,6 @@ use std::convert::Infallible;
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::singlethread::{SingleThreadBase, SingleThreadResumeOps};
 use gdbstub::target::ext::breakpoints::BreakpointsOps;
-use gdbstub::target::ext::monitor_cmd::MonitorCmdOps;
 use gdbstub::target::ext::target_description_xml_override::{
     TargetDescriptionXmlOverride, TargetDescriptionXmlOverrideOps,
 };
@@ -15,6 +14,7 @@ use ktrace_timeline::{Replay, ReplayError};
 use crate::architecture::{GuestArchitecture, RegisterBytes};
 use crate::breakpoints::{BreakpointKind, BreakpointTable};
 use crate::description::{self, RegisterLayout, RegisterValue};
+use crate::expression::State;
 use crate::resume::ResumeRequest;
 
 /// "E14", nothing known there, and "E30", read-only, as QEMU's stub writes them; gdbstub prints the number in
@@ -78,13 +78,22 @@ impl Guest {
         core.get(self.replay.description().program_counter).copied().flatten()
     }
 
-    /// The breakpoint at the program counter.
-    pub fn breakpoint_here(&mut self) -> Option<BreakpointKind> {
-        self.program_counter().and_then(|address| self.breakpoints.at(address))
+    /// Whether a breakpoint at the program counter counts here.
+    pub fn breakpoint_here(&mut self) -> BreakpointHere {
+        let Some(address) = self.program_counter() else { return BreakpointHere::None };
+        let mut here = Here { replay: self.replay.as_mut(), layout: &self.layout, core: None };
+        let mut found = BreakpointHere::None;
+        for (kind, condition) in self.breakpoints.at(address) {
+            if condition.holds(&mut here) {
+                return BreakpointHere::Hit(kind);
+            }
+            found = BreakpointHere::ConditionFalse;
+        }
+        found
     }
 
     /// Reads known memory from `address` on, up to the first unknown byte; returns how much there is.
-    fn read_known(&mut self, address: u32, into: &mut [u8]) -> Result<usize, ReplayError> {
+    pub fn read_known(&mut self, address: u32, into: &mut [u8]) -> Result<usize, ReplayError> {
         // The address space ends; a read does not go on at its start.
         let until_end = usize::try_from(u64::from(u32::MAX) - u64::from(address) + 1).unwrap_or(usize::MAX);
         self.memory.clear();
@@ -97,6 +106,49 @@ impl Guest {
             length += 1;
         }
         Ok(length)
+    }
+}
+
+/// What there is at the program counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakpointHere {
+    /// No breakpoint.
+    None,
+    /// Breakpoints, none of which counts.
+    ConditionFalse,
+    /// A breakpoint that counts.
+    Hit(BreakpointKind),
+}
+
+/// The present position, as conditions see it.
+struct Here<'a> {
+    replay: &'a mut dyn Replay,
+    layout: &'a RegisterLayout,
+    /// The core registers, once a condition has asked for one.
+    core: Option<Vec<Option<u32>>>,
+}
+
+impl State for Here<'_> {
+    fn register(&mut self, number: u16) -> Option<u64> {
+        let replay = &mut self.replay;
+        let core = self.core.get_or_insert_with(|| replay.registers().unwrap_or_default());
+        self.layout.value(number.into(), core, replay.position())
+    }
+
+    fn memory(&mut self, address: u64, size: usize) -> Option<u64> {
+        // gdb extends some 32-bit addresses to 64 bits, and sums may exceed them.
+        let address = address as u32;
+        // The address space does not go on at its start.
+        address.checked_add(u32::try_from(size).ok()?.checked_sub(1)?)?;
+        let mut bytes = [None; 8];
+        let bytes = bytes.get_mut(..size)?;
+        self.replay.read_memory(address, bytes).ok()?;
+        let join = |value: u64, byte: &Option<u8>| Some(value << 8 | u64::from((*byte)?));
+        if self.layout.big_endian() {
+            bytes.iter().try_fold(0, join)
+        } else {
+            bytes.iter().rev().try_fold(0, join)
+        }
     }
 }
 
@@ -130,10 +182,6 @@ impl Target for Guest {
     }
 
     fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
-        Some(self)
-    }
-
-    fn support_monitor_cmd(&mut self) -> Option<MonitorCmdOps<'_, Self>> {
         Some(self)
     }
 

@@ -306,6 +306,83 @@ fn the_kt_commands_show_the_new_place_at_once() {
     assert!(!output.contains("Traceback"), "{output}");
 }
 
+/// gdb hands its conditions over: it never hears of a hit whose condition is false.
+#[test]
+fn conditions_are_evaluated_by_the_server() {
+    let server = start_server(SyntheticRecording::short());
+    for (condition, places_expected) in [
+        ("$r0 == 3", ["at 12 pc 0x8010 r0 3", "at 26 pc 0x801c r0 5", "at 12 pc 0x8010 r0 3"]),
+        // The word that was stored just before.
+        (
+            "*(int *) 0x9000 > 1 && *(int *) $r1 < 3",
+            ["at 8 pc 0x8010 r0 2", "at 26 pc 0x801c r0 5", "at 8 pc 0x8010 r0 2"],
+        ),
+        (
+            "$ktpos > 17 && ($r0 & 1) == 1",
+            ["at 20 pc 0x8010 r0 5", "at 26 pc 0x801c r0 5", "at 20 pc 0x8010 r0 5"],
+        ),
+    ] {
+        let output = gdb(
+            server,
+            &[
+                "target remote",
+                "monitor goto start",
+                "maintenance flush register-cache",
+                "set debug remote 1",
+                &format!("break *0x8010 if {condition}"),
+                "continue",
+                WHERE,
+                "continue",
+                WHERE,
+                "reverse-continue",
+                WHERE,
+                "delete",
+                "break *0x8014",
+                "reverse-continue",
+                "set debug remote 0",
+            ],
+        );
+        assert_eq!(places(&output), places_expected, "{output}");
+        assert_contains(&output, "Sending packet: $Z0,8010,4;X");
+        // One for each true condition, one at the end, one at a breakpoint without condition, and a step off the first.
+        let stops = output.matches("Packet received: T05").count();
+        assert_eq!(stops, 5, "{output}");
+    }
+}
+
+#[test]
+fn a_condition_that_only_gdb_can_evaluate_stops_at_each_hit() {
+    let server = start_server(SyntheticRecording::short());
+    let output = gdb(
+        server,
+        &["target remote", "break *0x8010 if $_streq(\"a\", \"a\") && $r0 == 4", "continue", WHERE],
+    );
+    assert_eq!(places(&output), ["at 16 pc 0x8010 r0 4"], "{output}");
+    let server = start_server(SyntheticRecording::short().without_register(12));
+    let output = gdb(server, &["target remote", "break *0x8010 if $r12 == 4", "continue", WHERE]);
+    assert_contains(&output, "value is not available");
+    assert_eq!(places(&output), ["at 4 pc 0x8010 r0 1"], "{output}");
+}
+
+#[test]
+fn gdb_finds_patterns_and_dumps_memory_in_large_packets() {
+    let server = start_server(SyntheticRecording::short());
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            "set debug remote 1",
+            "find /w 0x8000, +0x20, 0xe3500005",
+            "find /b 0x0, 0xfffffffe, 0x78, 0x56",
+            "find /w 0x8000, +0x20, 0x12345678",
+        ],
+    );
+    assert_contains(&output, "Sending packet: $qSearch:memory:8000;20;");
+    for found in ["\n0x8010\n", "\n0xfffffffc\n", "Pattern not found."] {
+        assert_contains(&output, found);
+    }
+}
+
 #[test]
 fn time_works_in_conditions_and_software_watchpoints_work_both_ways() {
     let server = start_server(SyntheticRecording::short());

@@ -217,7 +217,11 @@ impl Replay for SyntheticRecording {
         Ok(())
     }
 
-    fn events(&self, kinds: Kinds) -> Box<dyn Iterator<Item = Event> + '_> {
+    fn events<'a>(
+        &'a self,
+        kinds: Kinds,
+        cancelled: &'a mut dyn FnMut() -> bool,
+    ) -> Box<dyn Iterator<Item = Event> + 'a> {
         // Made up: nothing of this shows in the states.
         let event = |position| match position % 4 {
             0 => {
@@ -228,7 +232,7 @@ impl Replay for SyntheticRecording {
         };
         let positions = (self.position.0..=self.end.0).filter(|position| position % 2 == 0);
         let wanted = move |event: &Event| event.kind().is_some_and(|kind| kinds.contains(kind));
-        Box::new(positions.map(event).filter(wanted))
+        Box::new(positions.take_while(move |_| !cancelled()).map(event).filter(wanted))
     }
 
     fn run_forward(

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use anyhow::{Result, anyhow};
 use capstone::prelude::*;
-use ktrace_machine::arm::Mode;
+use ktrace_machine::Encoding;
 use ktrace_timeline::walk::Instruction;
 
 /// Texts that are kept; a program has fewer instructions as a rule.
@@ -23,7 +23,7 @@ pub struct Text {
 pub struct Disassembler {
     arm: Capstone,
     thumb: Capstone,
-    cache: HashMap<(u32, u16, Vec<u8>), Text>,
+    cache: HashMap<(u32, Encoding, Vec<u8>), Text>,
 }
 
 impl Disassembler {
@@ -42,28 +42,25 @@ impl Disassembler {
 
     /// An instruction's text.
     pub fn text(&mut self, instruction: &Instruction) -> &Text {
-        let key = (instruction.address, instruction.mode.bits(), instruction.code().to_vec());
+        let key = (instruction.address, instruction.encoding, instruction.code().to_vec());
         if self.cache.len() >= CACHED && !self.cache.contains_key(&key) {
             self.cache.clear();
         }
         let (arm, thumb) = (&self.arm, &self.thumb);
-        self.cache.entry(key).or_insert_with_key(|(address, _, code)| {
-            let known = if !instruction.mode.thumb() {
-                disassemble(arm, code, *address, 0)
-            } else if let Some(it) = it_before(instruction.mode) {
-                // The condition of an instruction in an IT block is not in its encoding, so it gets an IT in front.
-                disassemble(thumb, &[&it[..], code].concat(), address.wrapping_sub(2), 1)
-            } else {
-                disassemble(thumb, code, *address, 0)
+        self.cache.entry(key).or_insert_with_key(|(address, encoding, code)| {
+            let known = match *encoding {
+                Encoding::A32 => disassemble(arm, code, *address, 0),
+                Encoding::T32 { it: 0 } => disassemble(thumb, code, *address, 0),
+                // The condition of an instruction in an IT block is not in its encoding, so it gets an IT in front, of which
+                // it is the only instruction.
+                Encoding::T32 { it } => {
+                    let before = [it & 0xf0 | 8, 0xbf];
+                    disassemble(thumb, &[&before[..], code].concat(), address.wrapping_sub(2), 1)
+                }
             };
             known.unwrap_or_else(|| Text { mnemonic: ".inst".to_owned(), operands: raw(code) })
         })
     }
-}
-
-/// An IT instruction whose only condition is that of the instruction at hand, if that is inside an IT block.
-fn it_before(mode: Mode) -> Option<[u8; 2]> {
-    mode.in_it_block().then(|| [mode.it() & 0xf0 | 8, 0xbf])
 }
 
 fn disassemble(capstone: &Capstone, code: &[u8], address: u32, number: usize) -> Option<Text> {

@@ -3,18 +3,18 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use ktrace_format::header::{Architecture, ByteOrder};
+use ktrace_format::header::{Architecture, ByteOrder, Header};
 use ktrace_format::memory::Image;
 use ktrace_format::segment::Head;
 use ktrace_format::segment::encoder::entry_key;
 use ktrace_format::{Trace, TraceError};
-use ktrace_machine::arm::Mode;
-use ktrace_machine::arm::block::Block;
+use ktrace_machine::{Block, InstructionSet, Mode};
 
 /// A trace that is ready to be replayed. It is shared between threads.
 #[derive(Debug)]
 pub struct Program {
     trace: Trace,
+    instruction_set: InstructionSet,
     image: Option<Image>,
     decoded: Box<[OnceLock<Option<Block>>]>,
     /// For each block the number of its entry point.
@@ -32,18 +32,21 @@ pub struct EntryPoint {
 
 const NO_ENTRY: u32 = u32::MAX;
 
+/// What the guest of a trace executes, or what it is that can't be replayed.
+fn instruction_set(header: &Header) -> Result<InstructionSet, &'static str> {
+    match (header.arch, header.byte_order) {
+        (Architecture::Arm, ByteOrder::Little) => Ok(InstructionSet::Arm),
+        (Architecture::Arm, ByteOrder::Big) => Err("a big-endian ARM guest"),
+        (Architecture::Mips, _) => Err("a MIPS guest"),
+    }
+}
+
 impl Program {
     /// Opens the trace in a directory and its initial memory, if that was captured.
     pub fn open(directory: &Path) -> Result<Program, TraceError> {
         let trace = Trace::open(directory)?;
-        let unsupported = match (trace.header().arch, trace.header().byte_order) {
-            (Architecture::Arm, ByteOrder::Little) => None,
-            (Architecture::Arm, ByteOrder::Big) => Some("a big-endian ARM guest"),
-            (Architecture::Mips, _) => Some("a MIPS guest"),
-        };
-        if let Some(what) = unsupported {
-            return Err(TraceError::Unsupported { path: trace.path().to_owned(), what });
-        }
+        let unsupported = |what| TraceError::Unsupported { path: trace.path().to_owned(), what };
+        let instruction_set = instruction_set(trace.header()).map_err(unsupported)?;
         let image = Image::open(directory).ok();
         let mut entry_blocks: Vec<EntryPoint> = Vec::new();
         let mut entries = vec![NO_ENTRY; trace.block_count()].into_boxed_slice();
@@ -62,12 +65,17 @@ impl Program {
             }
         }
         let decoded = (0..trace.block_count()).map(|_| OnceLock::new()).collect();
-        Ok(Program { trace, image, decoded, entries, entry_blocks })
+        Ok(Program { trace, instruction_set, image, decoded, entries, entry_blocks })
     }
 
     /// The trace.
     pub fn trace(&self) -> &Trace {
         &self.trace
+    }
+
+    /// What the guest executes.
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.instruction_set
     }
 
     /// The memory before the first instruction, if it was captured.
@@ -84,7 +92,8 @@ impl Program {
     #[cold]
     fn decode(&self, id: u32) -> Option<Block> {
         let entry = self.trace.block(id)?;
-        Block::decode(entry.address, Mode::from_bits(entry.mode)?, self.trace.code(entry)).ok()
+        let mode = Mode::from_bits(entry.mode);
+        Block::decode(self.instruction_set, entry.address, mode, self.trace.code(entry)).ok()
     }
 
     /// How many entry points there are.

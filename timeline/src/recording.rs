@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use ktrace_format::shadow::PAGE_BYTES;
 use ktrace_format::{Position, TraceError};
-use ktrace_machine::arm::description;
+use ktrace_machine::{ByteOrder, InstructionSet};
 
 use crate::engine::{Divergence, Engine};
 use crate::events::{Event, Events, Kinds};
@@ -14,7 +14,7 @@ use crate::history::History;
 use crate::journal::{Journal, NoJournal};
 use crate::program::Program;
 use crate::provenance::Provenance;
-use crate::replay::{MachineDescription, RegisterDescription, Replay, ReplayError, Stop, StopAt};
+use crate::replay::{MachineDescription, Replay, ReplayError, Stop, StopAt};
 use crate::stops::Stops;
 use crate::window::Window;
 
@@ -36,24 +36,13 @@ fn trace_error(error: &TraceError) -> ReplayError {
     ReplayError::Trace(error.to_string())
 }
 
-static REGISTERS: OnceLock<Vec<RegisterDescription>> = OnceLock::new();
-
-fn description() -> MachineDescription {
-    let registers = REGISTERS.get_or_init(|| {
-        let convert = |register: &description::RegisterDescription| RegisterDescription {
-            name: register.name,
-            feature: register.feature,
-            number: register.number,
-            kind: register.kind,
-        };
-        description::REGISTERS.iter().map(convert).collect()
-    });
+fn description(set: InstructionSet) -> MachineDescription {
     MachineDescription {
-        architecture: "arm",
-        big_endian: false,
-        gdb_architecture: "armv7",
-        registers,
-        program_counter: 15,
+        architecture: set.name(),
+        big_endian: set.byte_order() == ByteOrder::Big,
+        gdb_architecture: set.gdb_architecture(),
+        registers: set.registers(),
+        program_counter: set.program_counter(),
     }
 }
 
@@ -67,7 +56,7 @@ impl Recording {
     pub fn new(program: Arc<Program>) -> Recording {
         Recording {
             history: Arc::default(),
-            description: description(),
+            description: description(program.instruction_set()),
             window: Window::new(Arc::clone(&program)),
             scout: None,
             position: 0,
@@ -133,8 +122,9 @@ impl Recording {
         if let Some(target) = self.window.target(address) {
             return target.physical_page();
         }
-        let registers = self.window.translation()?;
-        let physical = registers.translate(address, &mut |at, bytes| self.read_number(at, bytes))?;
+        let registers = self.window.translation();
+        let set = self.program.instruction_set();
+        let physical = set.translate(address, registers, &mut |at, bytes| self.read_number(at, bytes))?;
         let canonical = self.program.image().map_or(physical, |image| image.canonical(physical));
         Some(canonical / PAGE_BYTES as u64)
     }
@@ -345,10 +335,7 @@ impl Replay for Recording {
         if !self.show()? {
             return Ok(vec![None; count]);
         }
-        let engine = self.window.engine();
-        let unproven = engine.unproven;
-        let registers = engine.registers().into_iter().enumerate();
-        Ok(registers.map(|(number, value)| (unproven >> number & 1 == 0).then_some(value)).collect())
+        Ok(self.window.engine().registers().iter().collect())
     }
 
     fn read_memory(&mut self, address: u32, into: &mut [Option<u8>]) -> Result<(), ReplayError> {

@@ -9,8 +9,6 @@ use ktrace_format::segment::FLAG_OPEN_END;
 use ktrace_format::segment::cursor::{Translation, translations};
 use ktrace_format::shadow::{Behaviour, PAGE_BYTES, Target};
 
-use ktrace_machine::arm::translation::TranslationRegisters;
-
 use crate::engine::{Divergence, Engine, Snapshot};
 use crate::journal::{FullJournal, Journal};
 use crate::program::Program;
@@ -79,7 +77,7 @@ impl Window {
             Ok(()) => {
                 // Registers that never met memory are proved by the next keyframe alone.
                 let registers = self.engine.registers();
-                self.divergence = next.and_then(|next| keyframe_mismatch(&program, next, registers));
+                self.divergence = next.and_then(|next| keyframe_mismatch(&program, next, &registers));
                 self.proved = if self.divergence.is_none() { entry.instructions } else { 0 };
             }
             Err(divergence) => {
@@ -185,9 +183,9 @@ impl Window {
     }
 
     /// The registers that govern translation here, if they are known.
-    pub(crate) fn translation(&self) -> Option<TranslationRegisters> {
+    pub(crate) fn translation(&self) -> Option<&[u64]> {
         let after = self.translations.partition_point(|entry| entry.from <= self.engine.executed);
-        TranslationRegisters::from_recorded(&self.translations.get(after.checked_sub(1)?)?.registers)
+        Some(&self.translations.get(after.checked_sub(1)?)?.registers)
     }
 
     /// A byte of physical memory, if this segment has seen it up to here.

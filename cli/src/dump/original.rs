@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use anyhow::Result;
+use ktrace_machine::KnownRegisters;
 use ktrace_timeline::verify::Unproved;
 use ktrace_timeline::walk::{Discontinuity, Instruction};
 
@@ -38,8 +39,8 @@ fn xpsr(cpsr: u32) -> u32 {
     cpsr & SAME | if cpsr & CPSR_THUMB != 0 { XPSR_THUMB } else { 0 }
 }
 
-fn write_registers(registers: &[u32; 17], out: &mut dyn Write) -> io::Result<()> {
-    let values = registers.iter().copied().chain([xpsr(registers[16])]);
+fn write_registers(registers: &KnownRegisters, out: &mut dyn Write) -> io::Result<()> {
+    let values = registers.iter().chain([registers.get(16).map(xpsr)]).map(Option::unwrap_or_default);
     let names = NAMES.into_iter().chain(["xspr"]);
     for (number, (name, value)) in names.zip(values).enumerate() {
         match number % COLUMNS {
@@ -82,12 +83,14 @@ impl Printer for Original {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ktrace_machine::RegisterSet;
 
     #[test]
     fn the_head_of_a_block_is_as_it_was() {
         let mut registers = [0; 17];
         registers[16] = 0x4000_01d3;
         let mut out = Vec::new();
+        let registers = KnownRegisters::new(registers.into(), RegisterSet::EMPTY);
         write_registers(&registers, &mut out).unwrap();
         let expected = "\
 r0=00000000  r1=00000000  r2=00000000  r3=00000000  r4=00000000  r5=00000000

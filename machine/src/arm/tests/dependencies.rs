@@ -82,7 +82,7 @@ fn word() -> impl Strategy<Value = u32> {
         (0x07a0_0050, 0x005f_ff8f), // sbfx, ubfx
         (0x06bf_0f30, 0x0040_f08f), // rev and its relatives
         (0x0710_f010, 0x002f_0f0f), // sdiv, udiv
-        (0x0000_0060, 0x01ff_ff1f), // data processing with rrx, or ror
+        (0x0000_0060, 0x01ff_f00f), // data processing with rrx
         (0x0340_0000, 0x000f_ffff), // movt
     ]);
     prop_oneof![

@@ -1,7 +1,7 @@
 //! One translation block of whichever instruction set the guest has.
 
 use crate::arm;
-use crate::{Flow, InstructionSet, Mode, Opaque};
+use crate::{Flow, InstructionSet, Mode, Opaque, RegisterSet};
 
 /// The code of a block is not something that QEMU executes as one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -42,6 +42,35 @@ impl Block {
                 Block::Arm(arm::block::Block::decode(address, mode, code)?)
             }
         })
+    }
+
+    /// The same, and finds out what each instruction's results depend on: see [`Block::unknown_after`].
+    pub fn decode_with_dependencies(
+        set: InstructionSet,
+        address: u32,
+        mode: Mode,
+        code: &[u8],
+    ) -> Result<Block, DecodeError> {
+        Ok(match set {
+            InstructionSet::Arm => {
+                let mode = arm::Mode::from_bits(mode.bits()).ok_or(DecodeError::Mode(mode))?;
+                Block::Arm(arm::block::Block::decode_with_dependencies(address, mode, code)?)
+            }
+        })
+    }
+
+    /// The registers that are not known behind an instruction, if no value that is loaded and no result of an opaque
+    /// instruction is known, and `unknown` are not known before it. All, if the block was not decoded
+    /// [with dependencies](Self::decode_with_dependencies). The program counter of an instruction that is not the last is
+    /// always known.
+    pub fn unknown_after(&self, index: usize, unknown: RegisterSet) -> RegisterSet {
+        match self {
+            Block::Arm(block) => match block.dependencies(index) {
+                // ARM has registers 0 to 16 only, so nothing is cut off.
+                Some(found) => RegisterSet::from_bits(found.unknown_after(unknown.bits() as u32).into()),
+                None => InstructionSet::Arm.all_registers(),
+            },
+        }
     }
 
     /// A block of one instruction at address 0 that does nothing.

@@ -32,6 +32,9 @@ const ARM_NAMES: [&str; 10] = [
     "host call",
 ];
 
+/// The number of [`Cause::is_gap`], for every instruction set.
+const GAP: u8 = 254;
+
 impl Cause {
     /// The cause with a number.
     pub const fn new(set: InstructionSet, code: u8) -> Cause {
@@ -45,10 +48,18 @@ impl Cause {
 
     /// What it is called; `None`: it has no name.
     pub fn name(self) -> Option<&'static str> {
+        if self.is_gap() {
+            return Some("a gap in the recording");
+        }
         let names = match self.set {
             InstructionSet::Arm => &ARM_NAMES,
         };
         names.get(usize::from(self.code)).copied()
+    }
+
+    /// The recording has a gap: nobody knows what was executed there, if anything was.
+    pub const fn is_gap(self) -> bool {
+        self.code == GAP
     }
 
     /// It is an interrupt.

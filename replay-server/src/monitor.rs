@@ -19,7 +19,7 @@ monitor when        the position: instructions since the start of the recording
 monitor goto N      go to position N; also N% of the recording, +N or -N
                     instructions from here, start, end
 monitor info        what is recorded
-monitor events [irq|exception|dma|io] [N]
+monitor events [irq|exception|dma|io|gap] [N]
                     the next N (10) events of a kind, or of all, from here on:
                     interrupts, exceptions, writes of devices to memory,
                     accesses of the program to devices
@@ -82,7 +82,10 @@ fn events(
         // The number alone; with a second argument the first must be a kind.
         (one, _) if other.is_none() => (None, one),
         _ => {
-            return format!("`{}` is no kind of event: irq, exception, dma or io\n", one.unwrap_or_default());
+            return format!(
+                "`{}` is no kind of event: irq, exception, dma, io or gap\n",
+                one.unwrap_or_default()
+            );
         }
     };
     let count = match count.map(str::parse) {
@@ -90,7 +93,7 @@ fn events(
         Some(Ok(count)) if (1..=LINES_SHOWN).contains(&count) => count,
         Some(_) => {
             return format!(
-                "`{}` is no kind of event (irq, exception, dma, io) and no number of events (1 to {LINES_SHOWN})\n",
+                "`{}` is no kind of event (irq, exception, dma, io, gap) and no number of events (1 to {LINES_SHOWN})\n",
                 count.unwrap_or_default()
             );
         }
@@ -211,7 +214,7 @@ mod tests {
             ("goto -1", "out of the recording"),
             ("goto somewhere", "is no position"),
             ("goto 1 2", "unknown command"),
-            ("events never", "`never` is no kind of event (irq, exception, dma, io) and no number"),
+            ("events never", "`never` is no kind of event (irq, exception, dma, io, gap) and no number"),
             ("events never 3", "`never` is no kind of event: irq"),
             ("events irq 0", "no number of events (1 to 1000)"),
             ("events irq 1001", "no number of events (1 to 1000)"),

@@ -91,7 +91,9 @@ const ENTRY_CACHE: usize = 1 << 14;
 /// See the [module](self).
 pub struct Engine<J> {
     program: Arc<Program>,
-    set: InstructionSet,
+    pub(crate) set: InstructionSet,
+    /// See [`Program::is_imported`].
+    imported: bool,
     pub(crate) cpu: Cpu,
     pub(crate) memory: SegmentMemory<J>,
     head: Head,
@@ -110,7 +112,7 @@ pub struct Engine<J> {
     /// Entry points by key, direct-mapped.
     entry_cache: Box<[(u64, u32)]>,
     /// Registers that the trace does not prove after the segment's last instruction.
-    unproven: RegisterSet,
+    pub(crate) unproven: RegisterSet,
     /// How many instructions had been executed when the trace last proved the registers that change by themselves.
     volatile_at: u64,
     /// What happened between instructions since somebody last took it, kept only if somebody wants it.
@@ -131,6 +133,7 @@ impl<J: Journal> Engine<J> {
         let set = program.instruction_set();
         Engine {
             set,
+            imported: program.is_imported(),
             cpu: Cpu::new(set, &Registers::zero(set.register_count())),
             memory: SegmentMemory::new(),
             head: Head::default(),
@@ -403,7 +406,11 @@ impl<J: Journal> Engine<J> {
             let Some(block) = program.block(run.id) else {
                 return Err(self.divergence(format!("block {} of the trace can't be decoded", run.id)));
             };
-            self.run_block(block, &mut run, until)?;
+            if self.imported {
+                self.run_imported(block, &mut run, until)?;
+            } else {
+                self.run_block(block, &mut run, until)?;
+            }
             if run.index == run.started {
                 self.leave(block, &run)?;
                 self.run = None;
@@ -544,7 +551,12 @@ impl<J: Journal> Engine<J> {
         self.complete(block, index, &results)
     }
 
-    fn complete(&mut self, block: &Block, index: usize, results: &Results) -> Result<(), Divergence> {
+    pub(crate) fn complete(
+        &mut self,
+        block: &Block,
+        index: usize,
+        results: &Results,
+    ) -> Result<(), Divergence> {
         self.cpu.complete_opaque(block, index, results).map_err(|error| self.divergence(error.to_string()))
     }
 
@@ -552,6 +564,9 @@ impl<J: Journal> Engine<J> {
     #[inline]
     fn leave(&mut self, block: &Block, run: &Run) -> Result<(), Divergence> {
         self.memory.digest.block(block.address(), run.started);
+        if self.imported && run.discontinuity.is_none() {
+            self.leave_imported()?;
+        }
         if let Some(cause) = run.discontinuity {
             self.discontinuity(block, run, cause)?;
         }
@@ -592,7 +607,7 @@ impl<J: Journal> Engine<J> {
                 further,
                 last: last.map(|last| block.address_of(last)),
                 raised: last.is_some() && cause.is_raised_by(last_instruction),
-                next: (!stopped && !leads_anywhere).then(|| self.cpu.pc()),
+                next: (!stopped && !leads_anywhere && !cause.is_gap()).then(|| self.cpu.pc()),
                 to: registers.get(pc).copied().unwrap_or_default(),
             }));
         }

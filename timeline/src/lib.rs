@@ -5,6 +5,7 @@ pub mod destination;
 pub mod engine;
 pub mod events;
 mod history;
+mod imported;
 pub mod journal;
 mod older;
 pub mod program;

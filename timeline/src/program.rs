@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use ktrace_format::header::{Architecture, ByteOrder, Header};
+use ktrace_format::header::{self, Architecture, ByteOrder, Header};
 use ktrace_format::memory::Image;
 use ktrace_format::segment::Head;
 use ktrace_format::segment::encoder::entry_key;
@@ -78,6 +78,11 @@ impl Program {
         self.instruction_set
     }
 
+    /// It has registers where blocks begin and nothing else: see *Imported recordings* in `SPEC.md`.
+    pub fn is_imported(&self) -> bool {
+        self.trace.header().path == header::Path::Original
+    }
+
     /// The memory before the first instruction, if it was captured.
     pub fn image(&self) -> Option<&Image> {
         self.image.as_ref()
@@ -93,7 +98,8 @@ impl Program {
     fn decode(&self, id: u32) -> Option<Block> {
         let entry = self.trace.block(id)?;
         let mode = Mode::from_bits(entry.mode);
-        Block::decode(self.instruction_set, entry.address, mode, self.trace.code(entry)).ok()
+        let decode = if self.is_imported() { Block::decode_with_dependencies } else { Block::decode };
+        decode(self.instruction_set, entry.address, mode, self.trace.code(entry)).ok()
     }
 
     /// How many entry points there are.

@@ -62,8 +62,9 @@ JSON, one object a line:
       \"address\", \"size\", \"value\", \"physical\", \"device\" (its name, or null for memory)}
   {\"position\", \"discontinuity\", \"vector\", \"cause\", \"further\", \"registers\"}
       before the instruction at `position`; vector: the number of the exception vector, or null if it went elsewhere;
-      cause: that number, or 8 for a reset, 9 for something that QEMU did for the guest, 255 if it is not known; further: a
-      list of the causes of discontinuities that followed at once, with no instruction between
+      cause: that number, or 8 for a reset, 9 for something that QEMU did for the guest, 254 for a gap in an imported
+      recording, 255 if it is not known; further: a list of the causes of discontinuities that followed at once, with no
+      instruction between
   {\"unknown\": {\"from\", \"to\", \"reason\"}}
       from position `from` to before `to` nothing is known; it comes last
 Positions, sizes and vectors are numbers; addresses and values are text, as in \"0x4000ff8c\".";

@@ -94,6 +94,8 @@ pub mod cause {
     pub const RESET: u8 = 8;
     /// QEMU did for the guest what an instruction asked for, such as PSCI or semihosting.
     pub const HOST_CALL: u8 = 9;
+    /// What ran before the next block was not recorded.
+    pub const GAP: u8 = 254;
     /// Not known.
     pub const UNKNOWN: u8 = 255;
 }

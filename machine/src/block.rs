@@ -1,6 +1,7 @@
 //! One translation block of whichever instruction set the guest has.
 
 use crate::arm;
+use crate::mips;
 use crate::{Flow, InstructionSet, Mode, Opaque, RegisterSet};
 
 /// The code of a block is not something that QEMU executes as one block.
@@ -13,6 +14,9 @@ pub enum DecodeError {
     /// It is no block of ARM code.
     #[error(transparent)]
     Arm(#[from] arm::block::DecodeError),
+    /// It is no block of MIPS code.
+    #[error(transparent)]
+    Mips(#[from] mips::block::DecodeError),
 }
 
 /// A decoded translation block: instructions at consecutive addresses, the unit that the recorder sees executing and that
@@ -21,6 +25,8 @@ pub enum DecodeError {
 pub enum Block {
     /// ARM code.
     Arm(arm::block::Block),
+    /// MIPS code.
+    Mips(mips::block::Block),
 }
 
 /// The same for each instruction set.
@@ -28,6 +34,7 @@ macro_rules! each {
     ($block:expr, $inner:ident => $answer:expr) => {
         match $block {
             Block::Arm($inner) => $answer,
+            Block::Mips($inner) => $answer,
         }
     };
 }
@@ -40,6 +47,12 @@ impl Block {
             InstructionSet::Arm => {
                 let mode = arm::Mode::from_bits(mode.bits()).ok_or(DecodeError::Mode(mode))?;
                 Block::Arm(arm::block::Block::decode(address, mode, code)?)
+            }
+            InstructionSet::Mips(processor) => {
+                let known = mips::Mode::from_bits(mode.bits());
+                let known = known.filter(|mode| mode.big_endian() == processor.big_endian());
+                let mode = known.ok_or(DecodeError::Mode(mode))?;
+                Block::Mips(mips::block::Block::decode(address, mode, code)?)
             }
         })
     }
@@ -56,6 +69,7 @@ impl Block {
                 let mode = arm::Mode::from_bits(mode.bits()).ok_or(DecodeError::Mode(mode))?;
                 Block::Arm(arm::block::Block::decode_with_dependencies(address, mode, code)?)
             }
+            InstructionSet::Mips(_) => Block::decode(set, address, mode, code)?,
         })
     }
 
@@ -70,6 +84,7 @@ impl Block {
                 Some(found) => RegisterSet::from_bits(found.unknown_after(unknown.bits() as u32).into()),
                 None => InstructionSet::Arm.all_registers(),
             },
+            Block::Mips(_) => RegisterSet::first(72),
         }
     }
 
@@ -77,6 +92,7 @@ impl Block {
     pub fn nop(set: InstructionSet) -> Block {
         let (mode, code) = match set {
             InstructionSet::Arm => (Mode::default(), 0xe320_f000_u32.to_le_bytes()),
+            InstructionSet::Mips(processor) => (processor.into(), [0; 4]),
         };
         match Block::decode(set, 0, mode, &code) {
             Ok(block) => block,
@@ -117,6 +133,7 @@ impl Block {
     pub fn opaque(&self, index: usize) -> Option<Opaque> {
         match self {
             Block::Arm(block) => block.opaque(index).map(Opaque::from),
+            Block::Mips(block) => block.opaque(index).map(Opaque::from),
         }
     }
 
@@ -152,6 +169,8 @@ impl Block {
         match self {
             // ITSTATE.
             Block::Arm(block) => block.mode_before(index).it(),
+            // Whether a delay slot follows, and of what.
+            Block::Mips(block) => block.mode_before(index).slot_bits(),
         }
     }
 
@@ -164,6 +183,11 @@ impl Block {
             Block::Arm(block) => match register {
                 arm::description::PROGRAM_COUNTER => block.address(),
                 arm::description::CPSR if block.mode().thumb() => block.mode().put_it_into(value),
+                _ => value,
+            },
+            // Likewise.
+            Block::Mips(block) => match register {
+                mips::description::PROGRAM_COUNTER => block.address() | u32::from(block.mode().compressed()),
                 _ => value,
             },
         }

@@ -32,6 +32,44 @@ const ARM_NAMES: [&str; 10] = [
     "host call",
 ];
 
+/// MIPS: ExcCode of the register Cause (MD00090, table 9.52), then what is no exception.
+const MIPS_NAMES: [&str; 34] = [
+    "interrupt",
+    "TLB modification",
+    "TLB exception on a load or fetch",
+    "TLB exception on a store",
+    "address error on a load or fetch",
+    "address error on a store",
+    "bus error on a fetch",
+    "bus error on a load or store",
+    "system call",
+    "breakpoint",
+    "reserved instruction",
+    "coprocessor unusable",
+    "integer overflow",
+    "trap",
+    "MSA floating-point exception",
+    "floating-point exception",
+    "",
+    "",
+    "coprocessor 2 exception",
+    "TLB read inhibit",
+    "TLB execute inhibit",
+    "MSA disabled",
+    "MDMX unusable",
+    "watch",
+    "machine check",
+    "thread exception",
+    "DSP module disabled",
+    "guest exit",
+    "",
+    "",
+    "cache error",
+    "",
+    "reset",
+    "host call",
+];
+
 /// The number of [`Cause::is_gap`], for every instruction set.
 const GAP: u8 = 254;
 
@@ -51,10 +89,11 @@ impl Cause {
         if self.is_gap() {
             return Some("a gap in the recording");
         }
-        let names = match self.set {
+        let names: &[&str] = match self.set {
             InstructionSet::Arm => &ARM_NAMES,
+            InstructionSet::Mips(_) => &MIPS_NAMES,
         };
-        names.get(usize::from(self.code)).copied()
+        names.get(usize::from(self.code)).copied().filter(|name| !name.is_empty())
     }
 
     /// The recording has a gap: nobody knows what was executed there, if anything was.
@@ -66,6 +105,7 @@ impl Cause {
     pub fn is_interrupt(self) -> bool {
         match self.set {
             InstructionSet::Arm => matches!(self.code, 6 | 7),
+            InstructionSet::Mips(_) => self.code == 0,
         }
     }
 
@@ -73,6 +113,7 @@ impl Cause {
     pub fn is_vector(self) -> bool {
         match self.set {
             InstructionSet::Arm => self.code < 8,
+            InstructionSet::Mips(_) => false,
         }
     }
 
@@ -86,6 +127,38 @@ impl Cause {
                 3 => last.opaque.is_some_and(|(mnemonic, _)| mnemonic == "bkpt"),
                 _ => false,
             },
+            InstructionSet::Mips(_) => match self.code {
+                1 | 3 | 5 | 7..=15 | 18 | 19 | 21 | 22 | 26 | 33 => true,
+                // The same code stands for an instruction that can't be fetched, which has not started.
+                2 | 4 | 23 => last.stopped || last.opaque.is_some_and(|(_, memory)| memory),
+                _ => false,
+            },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ByteOrder;
+
+    #[test]
+    fn a_number_means_what_its_instruction_set_says() {
+        let (arm, mips) = (InstructionSet::Arm, InstructionSet::mips(ByteOrder::Big));
+        let names = |code| (Cause::new(arm, code).name(), Cause::new(mips, code).name());
+        assert_eq!(names(8), (Some("reset"), Some("system call")));
+        assert_eq!(names(32), (None, Some("reset")));
+        assert_eq!(names(16), (None, None));
+        assert_eq!(names(255), (None, None));
+        assert!(Cause::new(mips, 0).is_interrupt() && !Cause::new(arm, 0).is_interrupt());
+    }
+
+    #[test]
+    fn a_fetch_is_not_the_fault_of_the_instruction_before() {
+        let miss = Cause::new(InstructionSet::mips(ByteOrder::Little), 2);
+        assert!(!miss.is_raised_by(LastInstruction { stopped: false, opaque: None }));
+        assert!(miss.is_raised_by(LastInstruction { stopped: true, opaque: None }));
+        assert!(miss.is_raised_by(LastInstruction { stopped: false, opaque: Some(("ll", true)) }));
+        assert!(!miss.is_raised_by(LastInstruction { stopped: false, opaque: Some(("mfc0", false)) }));
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::arm;
 use crate::bus::Bus;
+use crate::mips;
 use crate::{Block, InstructionSet, Mode, Registers, Results};
 
 /// Why [`Cpu::run`] stopped.
@@ -22,14 +23,26 @@ pub enum OpaqueError {
     /// On ARM.
     #[error(transparent)]
     Arm(#[from] arm::cpu::OpaqueError),
+    /// On MIPS.
+    #[error(transparent)]
+    Mips(#[from] mips::cpu::OpaqueError),
+    /// The block is of another instruction set.
+    #[error("the block is of another instruction set than the processor")]
+    Foreign,
 }
 
 /// One processor. Memory is not part of it: it reaches that through a [`Bus`]. Blocks that it is given must be of its
 /// instruction set.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is copied only for snapshots, and a box would cost each instruction"
+)]
 pub enum Cpu {
     /// 32-bit ARM.
     Arm(arm::cpu::Cpu),
+    /// MIPS32.
+    Mips(mips::cpu::Cpu),
 }
 
 /// The same for each instruction set.
@@ -37,6 +50,7 @@ macro_rules! each {
     ($cpu:expr, $inner:ident => $answer:expr) => {
         match $cpu {
             Cpu::Arm($inner) => $answer,
+            Cpu::Mips($inner) => $answer,
         }
     };
 }
@@ -50,6 +64,11 @@ impl Cpu {
                 values.0.iter_mut().zip(registers.iter()).for_each(|(into, from)| *into = *from);
                 Cpu::Arm(arm::cpu::Cpu::new(&values))
             }
+            InstructionSet::Mips(processor) => {
+                let mut values = mips::cpu::Registers::default();
+                values.0.iter_mut().zip(registers.iter()).for_each(|(into, from)| *into = *from);
+                Cpu::Mips(mips::cpu::Cpu::new(&values, processor))
+            }
         }
     }
 
@@ -57,6 +76,7 @@ impl Cpu {
     pub fn registers(&self) -> Registers {
         match self {
             Cpu::Arm(cpu) => Registers::from(cpu.registers().0),
+            Cpu::Mips(cpu) => Registers::from(cpu.registers().0),
         }
     }
 
@@ -72,10 +92,12 @@ impl Cpu {
         each!(self, cpu => cpu.mode().into())
     }
 
-    /// What decides which registers an opaque instruction writes, see [`Opaque::results`](crate::Opaque::results).
+    /// The status register (ARM's CPSR, MIPS's Status): it decides which registers an opaque instruction writes, see
+    /// [`Opaque::results`](crate::Opaque::results).
     pub fn status(&self) -> u32 {
         match self {
             Cpu::Arm(cpu) => cpu.cpsr(),
+            Cpu::Mips(cpu) => cpu.status(),
         }
     }
 
@@ -83,11 +105,14 @@ impl Cpu {
     /// next ones for this processor. It stops before an opaque instruction, also one whose condition does not hold.
     /// With nothing to execute nothing changes: after a branch, the rest of its block is no fall-through.
     ///
-    /// After [`Exit::Done`] and [`Exit::Opaque`] the program counter is the address of the next instruction to execute.
+    /// After [`Exit::Done`] and [`Exit::Opaque`] the program counter is the address of the next instruction to execute. It
+    /// halts before a block of another instruction set.
     #[inline]
     pub fn run<B: Bus>(&mut self, block: &Block, from: usize, to: usize, bus: &mut B) -> Exit {
         match (self, block) {
             (Cpu::Arm(cpu), Block::Arm(block)) => cpu.run(block, from, to, bus),
+            (Cpu::Mips(cpu), Block::Mips(block)) => cpu.run(block, from, to, bus),
+            _ => Exit::Halted(from),
         }
     }
 
@@ -105,6 +130,8 @@ impl Cpu {
                 // ARM has registers 0 to 16 only, so nothing is cut off.
                 cpu.complete_opaque(block, index, written as u32, values)?;
             }
+            (Cpu::Mips(cpu), Block::Mips(block)) => cpu.complete_opaque(block, index, written, values)?,
+            _ => return Err(OpaqueError::Foreign),
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! What there is to know of an instruction set without executing it.
 
 use crate::arm;
+use crate::mips;
 use crate::{Mode, Opaque, RegisterDescription, RegisterSet};
 
 /// The order of a number's bytes in memory.
@@ -17,6 +18,8 @@ pub enum ByteOrder {
 pub enum InstructionSet {
     /// 32-bit ARM, A32 and T32; data are little-endian unless a block's mode says otherwise.
     Arm,
+    /// MIPS32, with the properties of the processor: see [`mips::Mode::processor`].
+    Mips(mips::Mode),
 }
 
 /// How an instruction is encoded, for a disassembler.
@@ -29,13 +32,37 @@ pub enum Encoding {
         /// ITSTATE, if the instruction is in an IT block, else 0.
         it: u8,
     },
+    /// MIPS words.
+    Mips32(ByteOrder),
+    /// Halfwords of MIPS16e.
+    Mips16(ByteOrder),
+    /// Halfwords of microMIPS.
+    MicroMips(ByteOrder),
 }
 
 impl InstructionSet {
-    /// `arm`, as a trace's header has it.
+    /// MIPS32 in a byte order, of a processor about which no more is known.
+    pub fn mips(order: ByteOrder) -> InstructionSet {
+        InstructionSet::Mips(mips::Mode::of_processor(order == ByteOrder::Big))
+    }
+
+    /// The same of a processor that runs code in this mode, which tells its properties. They are the same in all of a
+    /// processor's modes.
+    #[must_use]
+    pub fn with_properties_of(self, mode: Mode) -> InstructionSet {
+        match (self, mips::Mode::from_bits(mode.bits())) {
+            (InstructionSet::Mips(processor), Some(mode)) if mode.big_endian() == processor.big_endian() => {
+                InstructionSet::Mips(mode.processor())
+            }
+            _ => self,
+        }
+    }
+
+    /// `arm` or `mips`, as a trace's header has it.
     pub const fn name(self) -> &'static str {
         match self {
             InstructionSet::Arm => "arm",
+            InstructionSet::Mips(_) => "mips",
         }
     }
 
@@ -43,13 +70,15 @@ impl InstructionSet {
     pub const fn gdb_architecture(self) -> &'static str {
         match self {
             InstructionSet::Arm => "armv7",
+            InstructionSet::Mips(_) => "mips",
         }
     }
 
     /// Of the guest's data, as gdb is told.
-    pub const fn byte_order(self) -> ByteOrder {
+    pub fn byte_order(self) -> ByteOrder {
         match self {
-            InstructionSet::Arm => ByteOrder::Little,
+            InstructionSet::Mips(processor) if processor.big_endian() => ByteOrder::Big,
+            InstructionSet::Arm | InstructionSet::Mips(_) => ByteOrder::Little,
         }
     }
 
@@ -57,6 +86,7 @@ impl InstructionSet {
     pub const fn registers(self) -> &'static [RegisterDescription] {
         match self {
             InstructionSet::Arm => &arm::description::REGISTERS,
+            InstructionSet::Mips(_) => &mips::description::REGISTERS,
         }
     }
 
@@ -74,6 +104,7 @@ impl InstructionSet {
     pub const fn program_counter(self) -> usize {
         match self {
             InstructionSet::Arm => arm::description::PROGRAM_COUNTER,
+            InstructionSet::Mips(_) => mips::description::PROGRAM_COUNTER,
         }
     }
 
@@ -81,14 +112,19 @@ impl InstructionSet {
     pub const fn status_register(self) -> usize {
         match self {
             InstructionSet::Arm => arm::description::CPSR,
+            InstructionSet::Mips(_) => mips::description::STATUS,
         }
     }
 
-    /// The mode in which a processor decodes code where it is not in the middle of something, by its registers. `None`: one
-    /// that matters is not known.
+    /// The mode in which a processor decodes code, by its registers; but no register tells that MIPS is in a delay slot.
+    /// `None`: one that matters is not known.
     pub fn mode(self, read: impl Fn(usize) -> Option<u32>) -> Option<Mode> {
         match self {
             InstructionSet::Arm => read(self.status_register()).map(|cpsr| arm::Mode::from_cpsr(cpsr).into()),
+            InstructionSet::Mips(processor) => {
+                let (status, pc) = (read(self.status_register())?, read(self.program_counter())?);
+                Some(mips::Mode::at(processor, status, pc).into())
+            }
         }
     }
 
@@ -97,14 +133,24 @@ impl InstructionSet {
         match self {
             // Its mode's stack pointer and link register, the program counter, CPSR.
             InstructionSet::Arm => RegisterSet::from_bits(0x1_e000),
+            InstructionSet::Mips(_) => RegisterSet::from_bits(mips::description::EXCEPTION),
         }
     }
 
     /// The registers of a keyframe after a discontinuity, in rising order. `last` is the last instruction that started in
     /// the block before it, if that is opaque: nobody has read its results.
     pub fn keyframe(self, last: Option<&Opaque>) -> RegisterSet {
-        let _ = last;
-        self.all_registers()
+        match self {
+            InstructionSet::Arm => self.all_registers(),
+            InstructionSet::Mips(_) => {
+                let floating = RegisterSet::from_bits(mips::description::FLOATING_POINT);
+                if last.is_some_and(|last| last.writes.intersects(floating)) {
+                    self.all_registers()
+                } else {
+                    self.all_registers().without(floating)
+                }
+            }
+        }
     }
 
     /// Registers that change without an instruction or a discontinuity. Their values hold only until the next
@@ -112,6 +158,7 @@ impl InstructionSet {
     pub const fn volatile_registers(self) -> RegisterSet {
         match self {
             InstructionSet::Arm => RegisterSet::EMPTY,
+            InstructionSet::Mips(_) => RegisterSet::from_bits(mips::description::ASYNCHRONOUS),
         }
     }
 
@@ -124,22 +171,30 @@ impl InstructionSet {
                 }
                 _ => Encoding::A32,
             },
+            InstructionSet::Mips(_) => match mips::Mode::from_bits(mode.bits()) {
+                Some(mode) if mode.compressed() && mode.micromips() => Encoding::MicroMips(self.byte_order()),
+                Some(mode) if mode.compressed() => Encoding::Mips16(self.byte_order()),
+                _ => Encoding::Mips32(self.byte_order()),
+            },
         }
     }
 
-    /// The virtual address that a number stands for, if it is one.
+    /// The virtual address that a number from a user or a debugger stands for, if it is one. gdb sign-extends those of MIPS to
+    /// 64 bits.
     pub fn address(self, number: u64) -> Option<u32> {
         match self {
             InstructionSet::Arm => u32::try_from(number).ok(),
+            InstructionSet::Mips(_) => mips::translation::normalise(number),
         }
     }
 
-    /// The physical address behind a virtual one, by the registers that govern translation, in as far as a trace has
-    /// them. `read` reads little-endian numbers of so many bytes in physical memory; it returns `None` for what is not
+    /// The physical address behind a virtual one, by the status register and the registers that govern translation, in as far
+    /// as a trace has them. `read` reads little-endian numbers of so many bytes in physical memory; it returns `None` for what is not
     /// known. `None`: unmapped, or not known.
     pub fn translate(
         self,
         address: u32,
+        status: u32,
         registers: Option<&[u64]>,
         read: &mut dyn FnMut(u64, usize) -> Option<u64>,
     ) -> Option<u64> {
@@ -147,6 +202,11 @@ impl InstructionSet {
             InstructionSet::Arm => {
                 arm::translation::TranslationRegisters::from_recorded(registers?)?.translate(address, read)
             }
+            InstructionSet::Mips(_) => match mips::translation::segment(address, status) {
+                mips::translation::Segment::Fixed(physical) => Some(physical.into()),
+                // The TLB is not in the trace.
+                mips::translation::Segment::Mapped => None,
+            },
         }
     }
 }

@@ -15,6 +15,7 @@ mod cpu;
 mod description;
 mod flow;
 mod instruction_set;
+pub mod mips;
 mod mode;
 mod opaque;
 mod registers;

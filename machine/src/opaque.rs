@@ -1,6 +1,7 @@
 //! What an instruction may do whose results are recorded rather than computed.
 
 use crate::arm;
+use crate::mips;
 use crate::registers::{REGISTER_CAPACITY, RegisterSet};
 
 /// Why an instruction is not modelled, and what it may do. Memory that it reads or writes is recorded in full.
@@ -43,6 +44,18 @@ impl From<&arm::instruction::Opaque> for Opaque {
                 field: arm::instruction::MODE_FIELD,
                 registers: RegisterSet::from_bits(registers.into()),
             }),
+        }
+    }
+}
+
+impl From<&mips::instruction::Opaque> for Opaque {
+    fn from(opaque: &mips::instruction::Opaque) -> Opaque {
+        Opaque {
+            mnemonic: opaque.mnemonic,
+            writes: RegisterSet::from_bits(opaque.writes),
+            memory: opaque.memory,
+            changes_mapping: opaque.changes_mapping,
+            banked: None,
         }
     }
 }

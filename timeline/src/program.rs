@@ -8,7 +8,7 @@ use ktrace_format::memory::Image;
 use ktrace_format::segment::Head;
 use ktrace_format::segment::encoder::entry_key;
 use ktrace_format::{Trace, TraceError};
-use ktrace_machine::{Block, InstructionSet, Mode};
+use ktrace_machine::{self as machine, Block, InstructionSet, Mode};
 
 /// A trace that is ready to be replayed. It is shared between threads.
 #[derive(Debug)]
@@ -37,7 +37,8 @@ fn instruction_set(header: &Header) -> Result<InstructionSet, &'static str> {
     match (header.arch, header.byte_order) {
         (Architecture::Arm, ByteOrder::Little) => Ok(InstructionSet::Arm),
         (Architecture::Arm, ByteOrder::Big) => Err("a big-endian ARM guest"),
-        (Architecture::Mips, _) => Err("a MIPS guest"),
+        (Architecture::Mips, ByteOrder::Little) => Ok(InstructionSet::mips(machine::ByteOrder::Little)),
+        (Architecture::Mips, ByteOrder::Big) => Ok(InstructionSet::mips(machine::ByteOrder::Big)),
     }
 }
 
@@ -46,7 +47,10 @@ impl Program {
     pub fn open(directory: &Path) -> Result<Program, TraceError> {
         let trace = Trace::open(directory)?;
         let unsupported = |what| TraceError::Unsupported { path: trace.path().to_owned(), what };
-        let instruction_set = instruction_set(trace.header()).map_err(unsupported)?;
+        let mut instruction_set = instruction_set(trace.header()).map_err(unsupported)?;
+        if let Some(block) = (0..trace.block_count()).find_map(|id| trace.block(id as u32)) {
+            instruction_set = instruction_set.with_properties_of(Mode::from_bits(block.mode));
+        }
         let image = Image::open(directory).ok();
         let mut entry_blocks: Vec<EntryPoint> = Vec::new();
         let mut entries = vec![NO_ENTRY; trace.block_count()].into_boxed_slice();

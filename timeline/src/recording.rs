@@ -124,7 +124,9 @@ impl Recording {
         }
         let registers = self.window.translation();
         let set = self.program.instruction_set();
-        let physical = set.translate(address, registers, &mut |at, bytes| self.read_number(at, bytes))?;
+        let status = self.window.engine().cpu.status();
+        let physical =
+            set.translate(address, status, registers, &mut |at, bytes| self.read_number(at, bytes))?;
         let canonical = self.program.image().map_or(physical, |image| image.canonical(physical));
         Some(canonical / PAGE_BYTES as u64)
     }

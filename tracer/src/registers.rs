@@ -121,7 +121,9 @@ impl Registers {
     /// SCTLR, TTBCR, TTBR0 and TTBR1, which translate virtual addresses in the mode that `status`, the CPSR, says; `None`
     /// where other registers do, or it is not clear which.
     pub fn translation(&self, status: u32) -> Option<[u64; 4]> {
-        let InstructionSet::Arm = self.set;
+        if self.set != InstructionSet::Arm {
+            return None;
+        }
         const HYPERVISOR: u32 = 0x1a;
         const MONITOR: u32 = 0x16;
         let mode = status & 0x1f;

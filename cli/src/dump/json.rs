@@ -50,7 +50,8 @@ fn word(value: u32) -> String {
 
 impl Json {
     pub fn new(program: Arc<Program>) -> Result<Json> {
-        Ok(Json { program, disassembler: Disassembler::new()? })
+        let disassembler = Disassembler::new(program.instruction_set())?;
+        Ok(Json { program, disassembler })
     }
 }
 

@@ -87,7 +87,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut printer: Box<dyn Printer> = match arguments.format {
         Format::Text => Box::new(text::Text::new(Arc::clone(&program))?),
         Format::Json => Box::new(json::Json::new(Arc::clone(&program))?),
-        Format::Original => Box::new(original::Original::new()?),
+        Format::Original => Box::new(original::Original::new(program.instruction_set())?),
     };
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let walk = Walk::new(Arc::clone(&program), from.0);

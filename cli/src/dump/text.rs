@@ -10,7 +10,7 @@ use ktrace_timeline::verify::Unproved;
 use ktrace_timeline::walk::{Discontinuity, Instruction};
 
 use super::{Printer, changes, changes_of_discontinuity, device_name};
-use crate::disassembly::{Disassembler, encoding};
+use crate::disassembly::{Disassembler, number};
 
 pub struct Text {
     program: Arc<Program>,
@@ -22,7 +22,8 @@ pub struct Text {
 impl Text {
     pub fn new(program: Arc<Program>) -> Result<Text> {
         let width = program.trace().instructions().to_string().len();
-        Ok(Text { program, disassembler: Disassembler::new()?, width })
+        let disassembler = Disassembler::new(program.instruction_set())?;
+        Ok(Text { program, disassembler, width })
     }
 
     /// Appends accesses; neighbours of a run of equal accesses to adjacent addresses share one address.
@@ -55,7 +56,7 @@ impl Printer for Text {
             "{:>width$}  {:08x}  {:<8}  {:<7} {:<24}",
             instruction.position,
             instruction.address,
-            encoding(instruction.code()),
+            number(instruction.encoding, instruction.code()),
             text.mnemonic,
             text.operands,
             width = self.width

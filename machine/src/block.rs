@@ -39,6 +39,12 @@ macro_rules! each {
     };
 }
 
+/// The mode of MIPS code, which must be in the byte order of the processor.
+fn known_mips_mode(processor: mips::Mode, mode: Mode) -> Result<mips::Mode, DecodeError> {
+    let known = mips::Mode::from_bits(mode.bits());
+    known.filter(|mode| mode.big_endian() == processor.big_endian()).ok_or(DecodeError::Mode(mode))
+}
+
 impl Block {
     /// Decodes the code at a virtual address. `mode` is the processor's at the block's start; `code` are the block's
     /// bytes as in memory.
@@ -49,9 +55,7 @@ impl Block {
                 Block::Arm(arm::block::Block::decode(address, mode, code)?)
             }
             InstructionSet::Mips(processor) => {
-                let known = mips::Mode::from_bits(mode.bits());
-                let known = known.filter(|mode| mode.big_endian() == processor.big_endian());
-                let mode = known.ok_or(DecodeError::Mode(mode))?;
+                let mode = known_mips_mode(processor, mode)?;
                 Block::Mips(mips::block::Block::decode(address, mode, code)?)
             }
         })
@@ -69,7 +73,10 @@ impl Block {
                 let mode = arm::Mode::from_bits(mode.bits()).ok_or(DecodeError::Mode(mode))?;
                 Block::Arm(arm::block::Block::decode_with_dependencies(address, mode, code)?)
             }
-            InstructionSet::Mips(_) => Block::decode(set, address, mode, code)?,
+            InstructionSet::Mips(processor) => {
+                let mode = known_mips_mode(processor, mode)?;
+                Block::Mips(mips::block::Block::decode_with_dependencies(address, mode, code)?)
+            }
         })
     }
 
@@ -78,13 +85,9 @@ impl Block {
     /// [with dependencies](Self::decode_with_dependencies). The program counter of an instruction that is not the last is
     /// always known.
     pub fn unknown_after(&self, index: usize, unknown: RegisterSet) -> RegisterSet {
-        match self {
-            Block::Arm(block) => match block.dependencies(index) {
-                // ARM has registers 0 to 16 only, so nothing is cut off.
-                Some(found) => RegisterSet::from_bits(found.unknown_after(unknown.bits() as u32).into()),
-                None => InstructionSet::Arm.all_registers(),
-            },
-            Block::Mips(_) => RegisterSet::first(72),
+        match each!(self, block => block.dependencies(index)) {
+            Some(found) => found.unknown_after(unknown),
+            None => RegisterSet::ALL,
         }
     }
 

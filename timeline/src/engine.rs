@@ -93,7 +93,7 @@ pub struct Engine<J> {
     program: Arc<Program>,
     pub(crate) set: InstructionSet,
     /// See [`Program::is_imported`].
-    imported: bool,
+    pub(crate) imported: bool,
     pub(crate) cpu: Cpu,
     pub(crate) memory: SegmentMemory<J>,
     head: Head,
@@ -174,7 +174,7 @@ impl<J: Journal> Engine<J> {
         self.run = None;
         self.ordinal = 0;
         self.checked = 0;
-        self.unproven = RegisterSet::EMPTY;
+        self.unproven = self.missing_in_keyframe();
         self.volatile_at = 0;
         self.finished = false;
         self.further = Further::default();
@@ -584,8 +584,11 @@ impl<J: Journal> Engine<J> {
         self.memory.set_limit(self.base_limit());
         let last = run.started.checked_sub(1).map(|last| last as usize);
         let opaque = last.and_then(|last| block.opaque(last));
+        let cause = Cause::new(self.set, cause);
         let mut registers = self.cpu.registers();
-        for number in self.set.keyframe(opaque.as_ref()).iter() {
+        let keyframe =
+            if cause.is_gap() { self.set.all_registers() } else { self.set.keyframe(opaque.as_ref()) };
+        for number in keyframe.iter() {
             let memory = &mut self.memory;
             let value = memory.cursor.keyframe(&memory.streams).map_err(|error| self.stream_error(&error))?;
             if let Some(register) = registers.get_mut(number) {
@@ -596,7 +599,6 @@ impl<J: Journal> Engine<J> {
         let stopped = std::mem::take(&mut self.halted);
         if let Some(noted) = &mut self.noted {
             let pc = self.set.program_counter();
-            let cause = Cause::new(self.set, cause);
             let last_instruction =
                 LastInstruction { stopped, opaque: opaque.map(|opaque| (opaque.mnemonic, opaque.memory)) };
             // Where it leads is among the results, which nobody read.
@@ -612,7 +614,7 @@ impl<J: Journal> Engine<J> {
             }));
         }
         self.cpu = Cpu::new(self.set, &registers);
-        self.unproven = RegisterSet::EMPTY;
+        self.unproven = self.missing_in_keyframe();
         self.volatile_at = self.executed;
         Ok(())
     }

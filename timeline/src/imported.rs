@@ -5,7 +5,7 @@
 //! depends on known registers only.
 
 use ktrace_machine::bus::{AccessSize, Bus, Halt};
-use ktrace_machine::{Block, Exit, Results};
+use ktrace_machine::{Block, Exit, RegisterSet, Results};
 
 use crate::engine::{Divergence, Engine, Run};
 use crate::journal::Journal;
@@ -24,6 +24,11 @@ impl Bus for NoValues {
 }
 
 impl<J: Journal> Engine<J> {
+    /// The registers that are not known at a keyframe.
+    pub(crate) fn missing_in_keyframe(&self) -> RegisterSet {
+        if self.imported { self.set.missing_in_original() } else { RegisterSet::EMPTY }
+    }
+
     /// Executes what of a block lies before `until`.
     pub(crate) fn run_imported(
         &mut self,

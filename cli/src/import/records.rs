@@ -6,7 +6,7 @@ use std::fs::File;
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use ktrace_machine::{DecodeError, Encoding, Mode};
+use ktrace_machine::{DecodeError, Mode};
 
 use super::layout::{Guest, WORDS_BEFORE_REGISTERS};
 
@@ -56,6 +56,12 @@ pub enum Problem {
         address: u32,
         /// The program counter.
         pc: u32,
+    },
+    /// r0 of MIPS is always zero.
+    #[error("r0 is {value:#010x}, but it is always zero. Is --arch wrong?")]
+    Zero {
+        /// What the record has.
+        value: u32,
     },
     /// Two status registers contradict each other.
     #[error(
@@ -226,6 +232,7 @@ impl Records {
         let mode = self.guest.instruction_set().mode(|number| registers.get(number).copied());
         let mode = mode.unwrap_or_default();
         let code_offset = u64::from(first) * WORD_BYTES as u64;
+        let address = self.guest.block_address(address);
         let code = self.code(address, mode, first, end)?;
         Ok(Some(Record { address, mode, registers, code, code_offset }))
     }
@@ -244,13 +251,10 @@ impl Records {
             .and_then(|()| self.execution.read_exact(&mut bytes));
         read.map_err(|error| fault(first, error.into()))?;
         self.next_word = end;
-        let length = match self.guest.instruction_set().encoding(mode) {
-            Encoding::A32 => 4,
-            Encoding::T32 { .. } => 2,
-        };
+        let encoding = self.guest.instruction_set().encoding(mode);
         let mut code = Vec::with_capacity(bytes.len());
         for (number, word) in (first..).zip(words_of(&bytes)) {
-            let part = self.guest.code(word, length);
+            let part = self.guest.code(word, encoding);
             code.extend(part.ok_or_else(|| fault(number, Problem::NoHalfword { word, address }))?);
         }
         Ok(code)

@@ -1,11 +1,12 @@
 //! One translation block: the unit that the recorder sees executing and that the executor runs.
 
-use super::dependencies::Dependencies;
+use super::dependencies;
 use super::instruction::{Condition, Decoded, Instruction, Opaque};
 use super::lower::{Site, lower};
 use super::mode::Mode;
 use super::operation::{MicroOperation, Operation};
 use super::{a32, t32};
+use crate::Dependencies;
 use crate::flow::Flow;
 
 /// The code of a block is not something that QEMU executes as one block.
@@ -88,7 +89,7 @@ impl Block {
         mode: Mode,
         code: &[u8],
         lower: impl Fn(&Instruction, Site, bool) -> Option<Operation>,
-        mut dependencies: Option<Vec<Dependencies>>,
+        mut all_dependencies: Option<Vec<Dependencies>>,
     ) -> Result<Block, DecodeError> {
         let thumb = mode.thumb();
         if code.is_empty() {
@@ -132,8 +133,8 @@ impl Block {
             if last {
                 flow = instruction.flow(condition, site);
             }
-            if let Some(dependencies) = &mut dependencies {
-                dependencies.push(Dependencies::of(&instruction, condition));
+            if let Some(all) = &mut all_dependencies {
+                all.push(dependencies::of(&instruction, condition));
             }
             may_stop.push(
                 last || instruction.memory_as_opaque().is_some()
@@ -181,7 +182,7 @@ impl Block {
             opaque: opaque.into(),
             opaque_indices: opaque_indices.into(),
             may_stop: may_stop.into(),
-            dependencies: dependencies.unwrap_or_default().into(),
+            dependencies: all_dependencies.unwrap_or_default().into(),
         })
     }
 

@@ -1,23 +1,16 @@
-//! What an instruction's results depend on: for recordings that have the registers at some places and no values of loads,
-//! where a register is known behind an instruction only if all that it was computed from was known before it.
-//!
-//! The sets may be larger than the architecture makes them, never smaller: then less is known than could be.
+//! What the results of ARM instructions depend on: see [`Dependencies`](crate::Dependencies).
 
 use super::instruction::{
     Address, Condition, DataOperation, Index, Instruction, Offset, Opaque, Operand, Register, Shift,
     ShiftKind,
 };
+use crate::{Dependencies, RegisterSet};
 
-/// Sets of registers: bits 0 to 14 are r0 to r14, bit 16 is CPSR as a whole. The program counter is in none of them: what
-/// reads it reads a constant, and what writes it is a block's last instruction.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Dependencies {
-    /// The registers that `computed` depends on.
-    pub reads: u32,
-    /// The registers that it may write with what it computes from registers alone.
-    pub computed: u32,
-    /// The registers that it may write with what it loads from memory, or in a way that is not modelled.
-    pub loaded: u32,
+/// The sets, as bits 0 to 15 for r0 to r15 and bit 16 for CPSR as a whole.
+struct Sets {
+    reads: u32,
+    computed: u32,
+    loaded: u32,
 }
 
 const CPSR: u32 = Opaque::CPSR;
@@ -25,37 +18,29 @@ const PROGRAM_COUNTER: u32 = 1 << 15;
 /// r8 to r14, which a change of mode exchanges.
 const BANKED: u32 = 0x7f00;
 
-impl Dependencies {
-    /// Those of an instruction that is executed under a condition.
-    pub(super) fn of(instruction: &Instruction, condition: Condition) -> Dependencies {
-        let mut found = unconditional(instruction);
-        // Where it goes may decide about the instruction set: T is in CPSR.
-        if found.loaded & PROGRAM_COUNTER != 0 {
-            found.loaded |= CPSR;
-        }
-        if found.computed & PROGRAM_COUNTER != 0 {
-            found.computed |= CPSR;
-        }
-        found.reads &= !PROGRAM_COUNTER;
-        found.computed &= !PROGRAM_COUNTER;
-        found.loaded &= !PROGRAM_COUNTER;
-        if condition != Condition::ALWAYS {
-            // What it does not write keeps its value.
-            found.reads |= CPSR | found.computed;
-        }
-        if found.computed & CPSR != 0 {
-            // No instruction writes all of it.
-            found.reads |= CPSR;
-        }
-        found
+/// Those of an instruction that is executed under a condition.
+pub(super) fn of(instruction: &Instruction, condition: Condition) -> Dependencies {
+    let mut found = unconditional(instruction);
+    // Where it goes may decide about the instruction set: T is in CPSR.
+    if found.loaded & PROGRAM_COUNTER != 0 {
+        found.loaded |= CPSR;
     }
-
-    /// The registers that are not known behind the instruction, if `unknown` are not known before it.
-    pub fn unknown_after(self, unknown: u32) -> u32 {
-        let computed =
-            if self.reads & unknown == 0 { unknown & !self.computed } else { unknown | self.computed };
-        computed | self.loaded
+    if found.computed & PROGRAM_COUNTER != 0 {
+        found.computed |= CPSR;
     }
+    found.reads &= !PROGRAM_COUNTER;
+    found.computed &= !PROGRAM_COUNTER;
+    found.loaded &= !PROGRAM_COUNTER;
+    if condition != Condition::ALWAYS {
+        // What it does not write keeps its value.
+        found.reads |= CPSR | found.computed;
+    }
+    if found.computed & CPSR != 0 {
+        // No instruction writes all of it.
+        found.reads |= CPSR;
+    }
+    let set = |bits: u32| RegisterSet::from_bits(bits.into());
+    Dependencies { reads: set(found.reads), computed: set(found.computed), loaded: set(found.loaded) }
 }
 
 fn bit(register: Register) -> u32 {
@@ -89,8 +74,8 @@ fn addressed(address: Address) -> (u32, u32) {
     (base | offset, if address.index == Index::Offset { 0 } else { base })
 }
 
-fn unconditional(instruction: &Instruction) -> Dependencies {
-    let computes = |reads, computed| Dependencies { reads, computed, loaded: 0 };
+fn unconditional(instruction: &Instruction) -> Sets {
+    let computes = |reads, computed| Sets { reads, computed, loaded: 0 };
     match *instruction {
         Instruction::Data { operation, set_flags, rd, rn, operand } => {
             use DataOperation::*;
@@ -150,21 +135,19 @@ fn unconditional(instruction: &Instruction) -> Dependencies {
 
         Instruction::Load { rt, address, .. } => {
             let (reads, computed) = addressed(address);
-            Dependencies { reads, computed, loaded: bit(rt) }
+            Sets { reads, computed, loaded: bit(rt) }
         }
         Instruction::LoadDual { rt, rt2, address } => {
             let (reads, computed) = addressed(address);
-            Dependencies { reads, computed, loaded: bits(&[rt, rt2]) }
+            Sets { reads, computed, loaded: bits(&[rt, rt2]) }
         }
         Instruction::Store { address, .. } | Instruction::StoreDual { address, .. } => {
             let (reads, computed) = addressed(address);
             computes(reads, computed)
         }
-        Instruction::LoadMultiple { base, list, writeback, .. } => Dependencies {
-            reads: bit(base),
-            computed: if writeback { bit(base) } else { 0 },
-            loaded: list.into(),
-        },
+        Instruction::LoadMultiple { base, list, writeback, .. } => {
+            Sets { reads: bit(base), computed: if writeback { bit(base) } else { 0 }, loaded: list.into() }
+        }
         Instruction::StoreMultiple { base, writeback, .. } => {
             computes(bit(base), if writeback { bit(base) } else { 0 })
         }
@@ -175,8 +158,8 @@ fn unconditional(instruction: &Instruction) -> Dependencies {
         Instruction::BranchRegister { rm, link } => computes(bit(rm), CPSR | if link { bit(14) } else { 0 }),
         Instruction::CompareBranch { rn, .. } => computes(bit(rn), 0),
         Instruction::TableBranch { rn, rm, .. } => computes(bits(&[rn, rm]), 0),
-        Instruction::IfThen { .. } | Instruction::Nop => Dependencies::default(),
-        Instruction::Opaque(opaque) => Dependencies {
+        Instruction::IfThen { .. } | Instruction::Nop => computes(0, 0),
+        Instruction::Opaque(opaque) => Sets {
             reads: 0,
             computed: 0,
             loaded: opaque.writes | if opaque.changes_mode { BANKED } else { 0 },

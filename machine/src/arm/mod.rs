@@ -9,7 +9,7 @@ pub mod a32;
 mod arithmetic;
 pub mod block;
 pub mod cpu;
-pub mod dependencies;
+mod dependencies;
 pub mod description;
 mod effects;
 mod execute;

@@ -1,6 +1,7 @@
 //! What the executor makes of encodings, against results computed another way, or values that the manual gives. That the
 //! encodings are the right ones is for `tests/` to check, with a disassembler and QEMU.
 
+mod dependencies;
 mod properties;
 
 use super::Mode;

@@ -40,6 +40,12 @@ pub enum Encoding {
     MicroMips(ByteOrder),
 }
 
+/// The virtual address that a number from a user or a debugger stands for, if it is one. Addresses have 32 bits; gdb
+/// sign-extends those of MIPS to 64.
+pub fn guest_address(number: u64) -> Option<u32> {
+    mips::translation::normalise(number)
+}
+
 impl InstructionSet {
     /// MIPS32 in a byte order, of a processor about which no more is known.
     pub fn mips(order: ByteOrder) -> InstructionSet {
@@ -128,6 +134,17 @@ impl InstructionSet {
         }
     }
 
+    /// A processor decodes in this mode only in a delay slot whose branch is in the block before. Registers do not say where that
+    /// leads, so nothing can begin here but what has executed the branch.
+    pub fn is_in_delay_slot(self, mode: Mode) -> bool {
+        match self {
+            InstructionSet::Arm => false,
+            InstructionSet::Mips(_) => {
+                mips::Mode::from_bits(mode.bits()).is_some_and(mips::Mode::in_delay_slot)
+            }
+        }
+    }
+
     /// Registers that an exception changes.
     pub const fn exception_registers(self) -> RegisterSet {
         match self {
@@ -184,15 +201,6 @@ impl InstructionSet {
                 Some(mode) if mode.compressed() => Encoding::Mips16(self.byte_order()),
                 _ => Encoding::Mips32(self.byte_order()),
             },
-        }
-    }
-
-    /// The virtual address that a number from a user or a debugger stands for, if it is one. gdb sign-extends those of MIPS to
-    /// 64 bits.
-    pub fn address(self, number: u64) -> Option<u32> {
-        match self {
-            InstructionSet::Arm => u32::try_from(number).ok(),
-            InstructionSet::Mips(_) => mips::translation::normalise(number),
         }
     }
 

@@ -20,7 +20,7 @@ pub mod walk;
 mod watch;
 mod window;
 
-pub use ktrace_machine::InstructionSet;
+pub use ktrace_machine::{InstructionSet, guest_address};
 pub use program::Program;
 pub use recording::Recording;
 pub use replay::{MachineDescription, Replay, ReplayError, Stop, StopAt};

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use indicatif::HumanCount;
 use ktrace_format::header::{FORMAT_VERSION, Header, Totals};
-use ktrace_format::segment::cause;
+use ktrace_format::segment::CAUSE_GAP;
 use ktrace_format::segment::encoder::{BlockId, BlockTraits, Encoder, Finished, UnknownMemory};
 use ktrace_format::writer::{SUMMARY_FILE, TRACE_FILE};
 use ktrace_format::{TraceWriter, header};
@@ -131,7 +131,7 @@ fn write(guest: Guest, records: &mut Records, first: Option<Record>, output: &Pa
         let block = writer.block(records, &record)?;
         writer.encoder.enter_block(block);
         if let Some(next) = &next {
-            writer.encoder.discontinuity(cause::GAP, &next.registers);
+            writer.encoder.discontinuity(CAUSE_GAP, &next.registers);
         }
         writer.encoder.end_whole_block();
         let instructions = writer.encoder.instructions();

@@ -61,6 +61,12 @@ pub const REJECTED: Refusal = Refusal::malformed("the packet can't be served");
 pub const TOO_MANY_BREAKPOINTS: Refusal = Refusal::malformed("too many breakpoints");
 /// The client sent Ctrl-C.
 pub const INTERRUPTED: Refusal = Refusal { number: "E04", reason: "interrupted", always_in_words: false };
+/// A search that the client would not wait for.
+pub const SEARCH_TOO_LONG: Refusal = Refusal {
+    number: "E62",
+    reason: "the search takes too long: search less memory at once",
+    always_in_words: false,
+};
 /// A register number that no register has.
 pub const NO_SUCH_REGISTER: Refusal = Refusal::malformed("no such register");
 

@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStubBuilder, GdbStubBuilderError, GdbStubError};
@@ -27,6 +28,8 @@ type StubFailure = GdbStubError<Infallible, Infallible>;
 
 /// What this crate adds to gdbstub's list of features.
 const OUR_FEATURES: &[u8] = b";ConditionalBreakpoints+;binary-upload+";
+/// gdb waits six seconds for an answer, unless it is told otherwise, and takes a later one for that to another packet.
+const LONGEST_SEARCH: Duration = Duration::from_secs(4);
 /// The most bytes that one packet prints on a console: clients that don't heed the packet size have small buffers.
 const CONSOLE_BYTES: usize = 400;
 
@@ -157,11 +160,14 @@ impl Session<'_> {
             Admission::SearchMemory { start, length, pattern } => {
                 // The client may wait for the acknowledgement before it thinks of sending Ctrl-C.
                 self.flush()?;
-                let client = &mut self.client;
-                let found = memory::search(self.guest, start, length, &pattern, &mut || client.wants_stop());
-                match found {
+                let (client, begun) = (&mut self.client, Instant::now());
+                let mut cancelled = || client.wants_stop() || begun.elapsed() > LONGEST_SEARCH;
+                match memory::search(self.guest, start, length, &pattern, &mut cancelled) {
                     Found::At(address) => self.reply(format!("1,{address:x}").as_bytes()),
                     Found::Nowhere => self.reply(b"0"),
+                    Found::Cancelled if begun.elapsed() > LONGEST_SEARCH => {
+                        self.refuse(admission::SEARCH_TOO_LONG);
+                    }
                     Found::Cancelled => self.refuse(admission::INTERRUPTED),
                 }
             }

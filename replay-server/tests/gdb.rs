@@ -373,7 +373,7 @@ fn gdb_finds_patterns_and_dumps_memory_in_large_packets() {
             "target remote",
             "set debug remote 1",
             "find /w 0x8000, +0x20, 0xe3500005",
-            "find /b 0x0, 0xfffffffe, 0x78, 0x56",
+            "find /b 0xfffe8001, 0xfffffffe, 0x78, 0x56",
             "find /w 0x8000, +0x20, 0x12345678",
         ],
     );

@@ -260,6 +260,7 @@ fn gaps_are_told_wherever_something_is_told() {
     let verified = printed(&["verify"], &files.trace());
     assert!(verified.contains("all 16 instructions are as they were imported"), "{verified}");
     assert!(verified.contains("note: an imported recording"), "{verified}");
+    assert!(recording.summary().contains("imported: registers are known where blocks begin"));
     let information = printed(&["info"], &files.trace());
     for words in ["original path", "closed           yes (imported)", "discontinuities  2\n"] {
         assert!(information.contains(words), "{words} is missing in:\n{information}");
@@ -639,4 +640,6 @@ fn the_text_of_the_original_comes_back_for_mips() {
 
 ";
     assert_eq!(printed(&["dump", "--format", "original"], &files.trace()), expected);
+    let lines = printed(&["dump", "--format", "json"], &files.trace());
+    assert_eq!(lines.matches("\"opaque\":false").count(), 6, "no result was recorded: {lines}");
 }

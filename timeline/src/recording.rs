@@ -480,7 +480,9 @@ impl Replay for Recording {
         for fault in trace.faults() {
             text += &format!("{fault}\n");
         }
-        if self.program.image().is_none() {
+        if self.program.is_imported() {
+            text += "imported: registers are known where blocks begin, and what ran between two blocks is not; memory is not known\n";
+        } else if self.program.image().is_none() {
             text += "the initial memory was not captured: memory is known from its first access on\n";
         }
         text

@@ -1,24 +1,29 @@
 //! Replay of ktracer traces: seek, step, search, memory at a time.
 
+pub mod blocks;
+pub mod cache;
+mod catalogue;
 pub mod counts;
 pub mod destination;
 pub mod engine;
 pub mod events;
-mod history;
 pub mod journal;
-mod older;
+mod past;
 pub mod program;
 pub mod provenance;
 pub mod recording;
+mod rebuilt;
 pub mod replay;
 pub mod sample;
+pub mod search;
 pub mod segment_memory;
-mod stops;
 pub mod verify;
 pub mod walk;
+mod view;
 mod watch;
 mod window;
 
+pub use catalogue::{Outcome as IndexOutcome, write_index};
 pub use program::Program;
 pub use recording::Recording;
 pub use replay::{MachineDescription, Replay, ReplayError, Stop, StopAt};

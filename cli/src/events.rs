@@ -11,9 +11,7 @@ use indicatif::HumanCount;
 use ktrace_format::{Position, header};
 use ktrace_timeline::Program;
 use ktrace_timeline::destination::Destination;
-use ktrace_timeline::events::{
-    DeviceAccess, DeviceWrite, Discontinuity, Event, Events, Kind, Kinds, cause_name,
-};
+use ktrace_timeline::events::{DeviceAccess, DeviceWrite, Discontinuity, Event, Events, Kind, Kinds};
 use serde_json::{Value, json};
 
 use crate::record::parse_count;
@@ -159,8 +157,8 @@ fn object(event: &Event) -> Value {
         Event::Discontinuity(Discontinuity { position, cause, raised_by, pc, to }) => json!({
             "position": position,
             "kind": kind,
-            "cause": cause,
-            "name": cause_name(*cause),
+            "cause": cause.code(),
+            "name": cause.name(),
             "raised_by": raised_by,
             "pc": word(*pc),
             "to": word(*to),

@@ -12,8 +12,8 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use ktrace_format::Position;
 use ktrace_format::header;
-use ktrace_timeline::events::{Discontinuity, Event, Kind, cause_name};
-use ktrace_timeline::{Recording, Replay};
+use ktrace_timeline::events::{Cause, Discontinuity, Event, Kind};
+use ktrace_timeline::{InstructionSet, Recording, Replay};
 
 use crate::agreement::Registers;
 
@@ -94,7 +94,7 @@ fn expected(states: &[Registers], logged: &[Logged], first: u64) -> Result<Vec<D
         let position = first + *before as u64;
         let mut this = Discontinuity {
             position,
-            cause: *cause,
+            cause: Cause::new(InstructionSet::Arm, *cause),
             raised_by: raised.then_some(position - 1),
             // What an interrupt or a prefetch abort interrupts is at LR - 4 (DDI 0406C, B1.8.3).
             pc: Some(if *raised { from[15] } else { after[14].wrapping_sub(4) }),
@@ -103,7 +103,7 @@ fn expected(states: &[Registers], logged: &[Logged], first: u64) -> Result<Vec<D
         if let Some(earlier) = expected.last_mut().filter(|earlier| earlier.position == position) {
             // An interrupt right behind a call that QEMU answers. Other exceptions mask interrupts, and after an interrupt
             // the log would not say what it interrupted.
-            ensure!(earlier.cause == HOST_CALL, "two exceptions at position {position}");
+            ensure!(earlier.cause.code() == HOST_CALL, "two exceptions at position {position}");
             earlier.to = None;
             (this.raised_by, this.pc) = (None, None);
         }
@@ -143,7 +143,8 @@ impl fmt::Display for Counts {
         let counts = self
             .0
             .iter()
-            .map(|(cause, count)| format!("{count} {}", cause_name(*cause).unwrap_or("without a name")));
+            .map(|(cause, count)| (Cause::new(InstructionSet::Arm, *cause).name(), count))
+            .map(|(name, count)| format!("{count} {}", name.unwrap_or("without a name")));
         formatter.write_str(&counts.collect::<Vec<_>>().join(", "))
     }
 }
@@ -169,14 +170,15 @@ pub fn compare(
         }
     }
     equal(&expected, &recorded)?;
-    Ok(expected.iter().map(|exception| exception.cause).collect())
+    Ok(expected.iter().map(|exception| exception.cause.code()).collect())
 }
 
 /// Compares all exceptions of a recording, from its start to its end, with the causes in logs of the whole run, in order.
 /// The portable path infers one at the block behind it, so it does not know of one behind the last block.
 pub fn compare_order(recording: &mut Recording, logged: &[Logged]) -> Result<Counts> {
     let end = recording.end().0;
-    let recorded: Vec<u8> = recorded(recording, 0, end)?.iter().map(|exception| exception.cause).collect();
+    let recorded: Vec<u8> =
+        recorded(recording, 0, end)?.iter().map(|exception| exception.cause.code()).collect();
     let mut expected: Vec<u8> = logged.iter().map(|exception| exception.cause).collect();
     if recording.program().trace().header().path == header::Path::Portable
         && expected.len() == recorded.len() + 1
@@ -232,7 +234,10 @@ mod tests {
         assert_eq!(found, [(0, 6), (1, 2), (2, 6), (3, 4)]);
 
         let states = [registers(0x1000, 0), registers(8, 0), registers(0x18, 0x2004)];
-        let at = |position, cause, raised_by, pc, to| Discontinuity { position, cause, raised_by, pc, to };
+        let at = |position, cause, raised_by, pc, to| {
+            let cause = Cause::new(InstructionSet::Arm, cause);
+            Discontinuity { position, cause, raised_by, pc, to }
+        };
         let found = expected(&states, &logged, 100)?;
         assert_eq!(
             found,

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 
 use ktrace_format::Trace;
-use ktrace_machine::arm::Mode;
-use ktrace_machine::arm::block::Block;
+use ktrace_machine::{Block, InstructionSet, Mode};
 
 /// Bytes that a decoded instruction takes, with its share of what a block has once: measured, rounded up.
 const INSTRUCTION_BYTES: usize = 48;
@@ -18,11 +17,13 @@ pub struct DecodedBlocks {
     blocks: Box<[OnceLock<Option<Box<Block>>>]>,
     /// What they take, about.
     bytes: AtomicUsize,
+    set: InstructionSet,
 }
 
 impl DecodedBlocks {
-    fn new(count: usize) -> DecodedBlocks {
-        DecodedBlocks { blocks: (0..count).map(|_| OnceLock::new()).collect(), bytes: AtomicUsize::new(0) }
+    fn new(count: usize, set: InstructionSet) -> DecodedBlocks {
+        let blocks = (0..count).map(|_| OnceLock::new()).collect();
+        DecodedBlocks { blocks, bytes: AtomicUsize::new(0), set }
     }
 
     /// A block; `None` if the trace has no such block or its code can't be one.
@@ -34,7 +35,7 @@ impl DecodedBlocks {
     #[cold]
     fn decode(&self, trace: &Trace, id: u32) -> Option<Box<Block>> {
         let entry = trace.block(id)?;
-        let block = Block::decode(entry.address, Mode::from_bits(entry.mode)?, trace.code(entry)).ok()?;
+        let block = Block::decode(self.set, entry.address, Mode::from_bits(entry.mode), trace.code(entry)).ok()?;
         let bytes = size_of::<Block>() + block.len() * INSTRUCTION_BYTES;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Some(Box::new(block))
@@ -50,8 +51,8 @@ pub(crate) struct BlockStore {
 
 impl BlockStore {
     /// For `count` blocks; a set that takes more than `limit` bytes is replaced by an empty one.
-    pub(crate) fn new(count: usize, limit: usize) -> BlockStore {
-        BlockStore { present: RwLock::new(Arc::new(DecodedBlocks::new(count))), limit }
+    pub(crate) fn new(count: usize, limit: usize, set: InstructionSet) -> BlockStore {
+        BlockStore { present: RwLock::new(Arc::new(DecodedBlocks::new(count, set))), limit }
     }
 
     pub(crate) fn present(&self) -> Arc<DecodedBlocks> {
@@ -62,7 +63,7 @@ impl BlockStore {
         let mut place = self.present.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         // Somebody else may have been faster.
         if Arc::ptr_eq(&place, &present) {
-            *place = Arc::new(DecodedBlocks::new(present.blocks.len()));
+            *place = Arc::new(DecodedBlocks::new(present.blocks.len(), present.set));
         }
         Arc::clone(&place)
     }
@@ -97,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_set_that_takes_too_much_is_replaced() {
-        let store = BlockStore::new(3, 100);
+        let store = BlockStore::new(3, 100, InstructionSet::Arm);
         let first = store.present();
         first.bytes.store(100, Ordering::Relaxed);
         assert!(Arc::ptr_eq(&first, &store.present()));

@@ -5,15 +5,18 @@ use std::sync::Arc;
 use ktrace_format::segment::cursor::Further;
 use ktrace_format::segment::encoder::entry_key;
 use ktrace_format::segment::{CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, SegmentError, Stream, Streams};
-use ktrace_machine::arm::block::Block;
-use ktrace_machine::arm::cpu::{Cpu, Exit, Registers};
-use ktrace_machine::arm::instruction::Opaque;
 use ktrace_machine::bus::Bus;
+use ktrace_machine::{
+    Block, Cause, Cpu, Exit, InstructionSet, KnownRegisters, LastInstruction, Opaque, RegisterSet, Registers,
+    Results,
+};
 
 use crate::blocks::DecodedBlocks;
 use crate::journal::{FullJournal, Journal, Slot, Undo};
+use crate::past::Past;
 use crate::program::Program;
 use crate::segment_memory::SegmentMemory;
+use crate::view::View;
 
 /// The replay and the trace disagree, or the trace can't be understood: nothing after this is proved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,12 +56,12 @@ pub(crate) enum Noted {
 pub(crate) struct NotedDiscontinuity {
     /// Instructions of the segment before it.
     pub(crate) executed: u64,
-    pub(crate) cause: u8,
+    pub(crate) cause: Cause,
     pub(crate) further: Further,
     /// Virtual address of the last instruction of the block before it; `None` if none of that block had started.
     pub(crate) last: Option<u32>,
-    /// That instruction's mnemonic, if it is opaque.
-    pub(crate) mnemonic: Option<&'static str>,
+    /// That instruction is at fault.
+    pub(crate) raised: bool,
     /// Virtual address of the instruction that would have been next; `None` if that is not known.
     pub(crate) next: Option<u32>,
     /// Virtual address of the one that was.
@@ -70,7 +73,8 @@ pub(crate) struct NotedDiscontinuity {
 pub(crate) struct Snapshot {
     pub(crate) executed: u64,
     cpu: Cpu,
-    unproven: u32,
+    unproven: RegisterSet,
+    volatile_at: u64,
     run: Option<Run>,
     ordinal: u32,
     next_control: u64,
@@ -86,14 +90,6 @@ pub(crate) struct Snapshot {
     journal: usize,
 }
 
-/// Number of the program counter.
-const PC: u32 = 15;
-/// Number of the register CPSR.
-const CPSR: u32 = 16;
-/// Bits of all registers.
-const ALL_REGISTERS: u32 = 0x1_ffff;
-/// Registers that an exception changes: its mode's stack pointer and link register, the program counter, CPSR.
-const EXCEPTION_REGISTERS: u32 = 0x1_e000;
 const ENTRY_CACHE: usize = 1 << 14;
 
 /// See the [module](self).
@@ -102,6 +98,7 @@ pub struct Engine<J> {
     blocks: Arc<DecodedBlocks>,
     /// The same once more, for `run_to`.
     lent: Option<Arc<DecodedBlocks>>,
+    set: InstructionSet,
     pub(crate) cpu: Cpu,
     pub(crate) memory: SegmentMemory<J>,
     head: Head,
@@ -119,8 +116,10 @@ pub struct Engine<J> {
     started: Vec<Slot>,
     /// Entry points by key, direct-mapped.
     entry_cache: Box<[(u64, u32)]>,
-    /// Registers that the trace does not prove after the segment's last instruction: bit n for register n.
-    pub(crate) unproven: u32,
+    /// Registers that the trace does not prove after the segment's last instruction.
+    unproven: RegisterSet,
+    /// How many instructions had been executed when the trace last proved the registers that change by themselves.
+    volatile_at: u64,
     /// What happened between instructions since somebody last took it, kept only if somebody wants it.
     pub(crate) noted: Option<Vec<Noted>>,
     /// What follows the discontinuity after the block under way.
@@ -136,8 +135,10 @@ pub struct Engine<J> {
 impl<J: Journal> Engine<J> {
     /// An engine that has no segment yet.
     pub fn new(program: Arc<Program>) -> Self {
+        let set = program.instruction_set();
         Engine {
-            cpu: Cpu::new(&Registers::default()),
+            set,
+            cpu: Cpu::new(set, &Registers::zero(set.register_count())),
             memory: SegmentMemory::new(),
             head: Head::default(),
             executed: 0,
@@ -149,7 +150,8 @@ impl<J: Journal> Engine<J> {
             entries: vec![Slot::default(); program.entry_count()],
             started: vec![Slot::default(); program.trace().block_count()],
             entry_cache: vec![(u64::MAX, 0); ENTRY_CACHE].into_boxed_slice(),
-            unproven: 0,
+            unproven: RegisterSet::EMPTY,
+            volatile_at: 0,
             noted: None,
             further: Further::default(),
             halted: false,
@@ -180,7 +182,8 @@ impl<J: Journal> Engine<J> {
         self.run = None;
         self.ordinal = 0;
         self.checked = 0;
-        self.unproven = 0;
+        self.unproven = RegisterSet::EMPTY;
+        self.volatile_at = 0;
         self.finished = false;
         self.further = Further::default();
         self.halted = false;
@@ -189,9 +192,12 @@ impl<J: Journal> Engine<J> {
         if self.head.vcpu != 0 {
             return Err(self.divergence("it begins on another vCPU than the first, which is not supported"));
         }
-        let registers = <[u32; 17]>::try_from(&self.head.registers[..]);
-        let registers = registers.map_err(|_| self.divergence("the keyframe does not have 17 registers"))?;
-        self.cpu = Cpu::new(&Registers(registers));
+        let count = self.set.register_count();
+        let registers =
+            Registers::from_slice(&self.head.registers).filter(|registers| registers.len() == count);
+        let registers = registers
+            .ok_or_else(|| self.divergence(format!("the keyframe does not have {count} registers")))?;
+        self.cpu = Cpu::new(self.set, &registers);
         self.memory.begin(streams).map_err(|error| self.stream_error(&error))?;
         self.memory.set_limit(self.base_limit());
         self.next_control = 0;
@@ -229,6 +235,12 @@ impl<J: Journal> Engine<J> {
     /// The blocks that were entered in the segment so far, rising.
     pub(crate) fn entered_blocks(&self) -> impl Iterator<Item = u32> {
         (0..).zip(&self.started).filter(|(_, slot)| slot.generation == self.generation).map(|(id, _)| id)
+    }
+
+    /// Memory here, with what there was before the segment.
+    pub(crate) fn view<'a>(&'a self, past: &'a Past) -> View<'a> {
+        let (executed, status) = (self.executed, self.cpu.status());
+        View { shadow: &self.memory.shadow, past, executed, status }
     }
 
     /// Instructions of the segment.
@@ -380,8 +392,9 @@ impl<J: Journal> Engine<J> {
         if count == 0 {
             return Ok(());
         }
+        let status = self.cpu.status();
         for _ in 0..count {
-            self.memory.device_write(self.executed).map_err(|error| self.stream_error(&error))?;
+            self.memory.device_write(self.executed, status).map_err(|error| self.stream_error(&error))?;
             if self.memory.journal.is_full() {
                 return Err(self.too_much());
             }
@@ -528,7 +541,7 @@ impl<J: Journal> Engine<J> {
                     let last_of_block = index as u32 + 1 == run.started;
                     if last_of_block && run.discontinuity.is_none() && self.at_open_end() {
                         // What it did to the registers before the recording ended, if anything, is not known.
-                        self.unproven = ALL_REGISTERS;
+                        self.unproven = self.set.all_registers();
                     } else if !last_of_block || run.discontinuity.is_none() {
                         return Err(self.divergence(format!(
                             "the instruction at {:#010x} makes more accesses than the trace has",
@@ -565,12 +578,11 @@ impl<J: Journal> Engine<J> {
         if last_of_block && (run.discontinuity.is_some() || self.at_open_end()) {
             // Its results were never read: a keyframe follows, or nothing does. It may have ended in an exception.
             if run.discontinuity.is_none() {
-                let banked = if opaque.changes_mode { 0x7f00 } else { 0 };
-                self.unproven |= opaque.writes | banked | EXCEPTION_REGISTERS;
+                self.unproven |= opaque.may_write() | self.set.exception_registers();
             }
-            return self.complete(block, index, 0, &[]);
+            return self.complete(block, index, &Results::NONE);
         }
-        self.complete_with_results(block, index, opaque)
+        self.complete_with_results(block, index, &opaque)
     }
 
     fn complete_with_results(
@@ -579,46 +591,18 @@ impl<J: Journal> Engine<J> {
         index: usize,
         opaque: &Opaque,
     ) -> Result<(), Divergence> {
-        if opaque.writes == 0 {
-            return self.complete(block, index, 0, &[]);
-        }
         let memory = &mut self.memory;
-        let mut next = || memory.cursor.result(&memory.streams);
-        let results = (|| {
-            let before = self.cpu.cpsr();
-            let mut values = [0; 17];
-            let mut count = 0;
-            let cpsr = if opaque.writes & 1 << CPSR != 0 { Some(next()?) } else { None };
-            let written = opaque.written(before, cpsr.unwrap_or(before));
-            for register in (0..CPSR).filter(|register| written >> register & 1 != 0) {
-                let _ = register;
-                values[count] = next()?;
-                count += 1;
-            }
-            if let Some(cpsr) = cpsr {
-                values[count] = cpsr;
-                count += 1;
-            }
-            Ok((written, values, count))
-        })();
-        match results {
-            Ok((written, values, count)) => {
-                self.complete(block, index, written, values.get(..count).unwrap_or_default())
-            }
-            Err(error) => Err(self.stream_error(&error)),
+        let results = opaque.results(self.cpu.status(), |_| memory.cursor.result(&memory.streams));
+        let results = results.map_err(|error| self.stream_error(&error))?;
+        if results.written.intersects(self.set.volatile_registers()) {
+            // The instruction counts as executed in a moment.
+            self.volatile_at = self.executed + 1;
         }
+        self.complete(block, index, &results)
     }
 
-    fn complete(
-        &mut self,
-        block: &Block,
-        index: usize,
-        written: u32,
-        values: &[u32],
-    ) -> Result<(), Divergence> {
-        self.cpu
-            .complete_opaque(block, index, written, values)
-            .map_err(|error| self.divergence(error.to_string()))
+    fn complete(&mut self, block: &Block, index: usize, results: &Results) -> Result<(), Divergence> {
+        self.cpu.complete_opaque(block, index, results).map_err(|error| self.divergence(error.to_string()))
     }
 
     /// The block has ended.
@@ -640,30 +624,38 @@ impl<J: Journal> Engine<J> {
             )));
         }
         self.memory.set_limit(self.base_limit());
-        let mut registers = Registers::default();
-        for register in &mut registers.0 {
+        let last = run.started.checked_sub(1).map(|last| last as usize);
+        let opaque = last.and_then(|last| block.opaque(last));
+        let mut registers = self.cpu.registers();
+        for number in self.set.keyframe(opaque.as_ref()).iter() {
             let memory = &mut self.memory;
-            *register = memory.cursor.keyframe(&memory.streams).map_err(|error| self.stream_error(&error))?;
+            let value = memory.cursor.keyframe(&memory.streams).map_err(|error| self.stream_error(&error))?;
+            if let Some(register) = registers.get_mut(number) {
+                *register = value;
+            }
         }
         let further = std::mem::take(&mut self.further);
-        let halted = std::mem::take(&mut self.halted);
+        let stopped = std::mem::take(&mut self.halted);
         if let Some(noted) = &mut self.noted {
-            let last = run.started.checked_sub(1).map(|last| last as usize);
-            let opaque = last.and_then(|last| block.opaque(last));
+            let pc = self.set.program_counter();
+            let cause = Cause::new(self.set, cause);
+            let last_instruction =
+                LastInstruction { stopped, opaque: opaque.map(|opaque| (opaque.mnemonic, opaque.memory)) };
             // Where it leads is among the results, which nobody read.
-            let leads_anywhere = opaque.is_some_and(|opaque| opaque.writes & 1 << PC != 0);
+            let leads_anywhere = opaque.is_some_and(|opaque| opaque.writes.contains(pc));
             noted.push(Noted::Discontinuity(NotedDiscontinuity {
                 executed: self.executed,
                 cause,
                 further,
                 last: last.map(|last| block.address_of(last)),
-                mnemonic: opaque.map(|opaque| opaque.mnemonic),
-                next: (!halted && !leads_anywhere).then(|| self.cpu.pc()),
-                to: registers.0[PC as usize],
+                raised: last.is_some() && cause.is_raised_by(last_instruction),
+                next: (!stopped && !leads_anywhere).then(|| self.cpu.pc()),
+                to: registers.get(pc).copied().unwrap_or_default(),
             }));
         }
-        self.cpu = Cpu::new(&registers);
-        self.unproven = 0;
+        self.cpu = Cpu::new(self.set, &registers);
+        self.unproven = RegisterSet::EMPTY;
+        self.volatile_at = self.executed;
         Ok(())
     }
 
@@ -724,9 +716,18 @@ impl<J: Journal> Engine<J> {
         }
     }
 
-    /// The registers here: r0 to r15, CPSR.
-    pub fn registers(&self) -> [u32; 17] {
-        self.cpu.registers().0
+    /// The registers here, in as far as the trace proves them.
+    pub fn registers(&self) -> KnownRegisters {
+        KnownRegisters::new(self.cpu.registers(), self.unproven())
+    }
+
+    /// Those that it does not prove.
+    pub fn unproven(&self) -> RegisterSet {
+        if self.executed == self.volatile_at {
+            self.unproven
+        } else {
+            self.unproven | self.set.volatile_registers()
+        }
     }
 }
 
@@ -737,6 +738,7 @@ impl Engine<FullJournal> {
             executed: self.executed,
             cpu: self.cpu.clone(),
             unproven: self.unproven,
+            volatile_at: self.volatile_at,
             run: self.run,
             ordinal: self.ordinal,
             next_control: self.next_control,
@@ -758,6 +760,7 @@ impl Engine<FullJournal> {
         self.executed = snapshot.executed;
         self.cpu = snapshot.cpu.clone();
         self.unproven = snapshot.unproven;
+        self.volatile_at = snapshot.volatile_at;
         self.run = snapshot.run;
         self.ordinal = snapshot.ordinal;
         self.next_control = snapshot.next_control;

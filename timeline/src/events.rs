@@ -13,6 +13,7 @@ use ktrace_format::TraceError;
 use ktrace_format::reader::SegmentEntry;
 use ktrace_format::segment::cursor::Cursor;
 use ktrace_format::segment::{Stream, cause};
+pub use ktrace_machine::Cause;
 
 use crate::engine::{Divergence, Engine, Noted, NotedDiscontinuity};
 use crate::journal::NoJournal;
@@ -54,8 +55,8 @@ impl Kind {
     }
 
     /// The kind of a discontinuity.
-    fn of_cause(cause: u8) -> Kind {
-        if matches!(cause, cause::IRQ | cause::FIQ) { Kind::Interrupt } else { Kind::Exception }
+    fn of_cause(cause: Cause) -> Kind {
+        if cause.is_interrupt() { Kind::Interrupt } else { Kind::Exception }
     }
 }
 
@@ -79,25 +80,6 @@ impl FromIterator<Kind> for Kinds {
     }
 }
 
-/// Names of the causes from 0 on: the ARM exception vectors (DDI 0406C, B1.8.1), then what has none.
-const CAUSES: [&str; 10] = [
-    "reset",
-    "undefined instruction",
-    "supervisor call",
-    "prefetch abort",
-    "data abort",
-    "hypervisor trap",
-    "IRQ",
-    "FIQ",
-    "reset",
-    "host call",
-];
-
-/// What a cause of a discontinuity is called; `None`: it has no name.
-pub fn cause_name(cause: u8) -> Option<&'static str> {
-    CAUSES.get(usize::from(cause)).copied()
-}
-
 /// Something that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -116,8 +98,8 @@ pub enum Event {
 pub struct Discontinuity {
     /// Position of the first instruction after it: of an exception's handler, if that begins at once.
     pub position: u64,
-    /// Why, as the format numbers it: see [`cause_name`].
-    pub cause: u8,
+    /// Why.
+    pub cause: Cause,
     /// Position of the instruction that caused it, if one did: the one before.
     pub raised_by: Option<u64>,
     /// Virtual address of that instruction; without one, of the instruction that would have been next. `None`: not known.
@@ -201,7 +183,7 @@ impl fmt::Display for Event {
 
 impl fmt::Display for Discontinuity {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (cause_name(self.cause), self.cause) {
+        match (self.cause.name(), self.cause.code()) {
             (Some(name), _) => text.write_str(name)?,
             (None, cause::UNKNOWN) => text.write_str("jump without an explanation")?,
             (None, cause) => write!(text, "cause {cause}")?,
@@ -261,7 +243,7 @@ enum Pending {
     /// A discontinuity behind another one.
     Further {
         position: u64,
-        cause: u8,
+        cause: Cause,
         to: Option<u32>,
     },
     /// Device writes that are still in the stream.
@@ -315,7 +297,7 @@ impl Events {
 
     /// Whether a segment can have anything that is wanted, without executing it.
     fn can_have(&self, entry: &SegmentEntry) -> Result<bool, TraceError> {
-        let trace = self.program.trace();
+        let (trace, set) = (self.program.trace(), self.program.instruction_set());
         let lengths = trace.read_stream_lengths(entry)?;
         let has = |stream: Stream| lengths.get(stream as usize).is_some_and(|length| *length > 0);
         let wants = |kind: Kind| self.kinds.contains(kind);
@@ -332,7 +314,7 @@ impl Events {
             let Ok(control) = cursor.control(&streams) else { return Ok(true) };
             let first = control.discontinuity.map(|(cause, _)| cause);
             let mut causes = first.into_iter().chain(control.further.causes(&streams).iter().copied());
-            if causes.any(|cause| wants(Kind::of_cause(cause))) {
+            if causes.any(|cause| wants(Kind::of_cause(Cause::new(set, cause)))) {
                 return Ok(true);
             }
         }
@@ -489,18 +471,13 @@ impl Events {
     fn discontinuity(&mut self, first: u64, noted: &NotedDiscontinuity) -> Event {
         let position = first + noted.executed;
         let further = noted.further.causes(&self.engine.memory.streams);
+        let set = self.program.instruction_set();
         for (at, &cause) in further.iter().enumerate().rev() {
+            let cause = Cause::new(set, cause);
             let to = (at + 1 == further.len()).then_some(noted.to);
             self.pending.push_front(Pending::Further { position, cause, to });
         }
-        let raised = match noted.cause {
-            1 | 2 | 4 | 5 | cause::HOST_CALL => true,
-            // An instruction that can't be fetched has not started, and did not raise it: the one before it is at fault only
-            // if it asked for that.
-            3 => noted.mnemonic == Some("bkpt"),
-            _ => false,
-        };
-        let raised = raised && noted.last.is_some();
+        let raised = noted.raised;
         Event::Discontinuity(Discontinuity {
             position,
             cause: noted.cause,

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use ktrace_format::segment::cursor::{Translation, translations};
 use ktrace_format::shadow::{LINE_BYTES, PAGE_BYTES};
-use ktrace_machine::arm::translation::TranslationRegisters;
 
 use crate::program::Program;
 use crate::provenance::Provenance;
@@ -29,13 +28,13 @@ impl Past {
     }
 
     /// The registers that govern translation after so many instructions of the segment, if they are known.
-    pub(crate) fn translation(&self, executed: u64) -> Option<TranslationRegisters> {
+    pub(crate) fn translation(&self, executed: u64) -> Option<&[u64]> {
         let entries = self.translations.get_or_init(|| {
             let segment = self.program.segment(self.segment).ok();
             segment.and_then(|segment| translations(&segment.1).ok()).unwrap_or_default()
         });
         let after = entries.partition_point(|entry| entry.from <= executed);
-        TranslationRegisters::from_recorded(&entries.get(after.checked_sub(1)?)?.registers)
+        Some(&entries.get(after.checked_sub(1)?)?.registers)
     }
 
     /// Looks bytes of a physical page up, from `offset` on: those that are `wanted`, as they were when the segment began.

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use ktrace_format::header::{Architecture, ByteOrder};
+use ktrace_format::header::{Architecture, ByteOrder, Header};
 use ktrace_format::memory::Image;
 use ktrace_format::segment::encoder::entry_key;
 use ktrace_format::segment::index::Index;
 use ktrace_format::segment::{Head, Streams};
 use ktrace_format::{Trace, TraceError};
+use ktrace_machine::{self as machine, InstructionSet, Mode};
 
 use crate::blocks::{BlockRef, BlockStore, DecodedBlocks};
 use crate::cache::{Limits, Unpacked};
@@ -19,6 +20,7 @@ use crate::rebuilt::Rebuilt;
 #[derive(Debug)]
 pub struct Program {
     trace: Trace,
+    instruction_set: InstructionSet,
     image: Option<Image>,
     decoded: BlockStore,
     limits: Limits,
@@ -41,6 +43,16 @@ pub struct EntryPoint {
 
 const NO_ENTRY: u32 = u32::MAX;
 
+/// What the guest of a trace executes, or what it is that can't be replayed.
+fn instruction_set(header: &Header) -> Result<InstructionSet, &'static str> {
+    match (header.arch, header.byte_order) {
+        (Architecture::Arm, ByteOrder::Little) => Ok(InstructionSet::Arm),
+        (Architecture::Arm, ByteOrder::Big) => Err("a big-endian ARM guest"),
+        (Architecture::Mips, ByteOrder::Little) => Ok(InstructionSet::mips(machine::ByteOrder::Little)),
+        (Architecture::Mips, ByteOrder::Big) => Ok(InstructionSet::mips(machine::ByteOrder::Big)),
+    }
+}
+
 impl Program {
     /// Opens the trace in a directory and its initial memory, if that was captured.
     pub fn open(directory: &Path) -> Result<Program, TraceError> {
@@ -50,13 +62,10 @@ impl Program {
     /// The same, using so much memory.
     pub fn open_within(directory: &Path, limits: Limits) -> Result<Program, TraceError> {
         let trace = Trace::open(directory)?;
-        let unsupported = match (trace.header().arch, trace.header().byte_order) {
-            (Architecture::Arm, ByteOrder::Little) => None,
-            (Architecture::Arm, ByteOrder::Big) => Some("a big-endian ARM guest"),
-            (Architecture::Mips, _) => Some("a MIPS guest"),
-        };
-        if let Some(what) = unsupported {
-            return Err(TraceError::Unsupported { path: trace.path().to_owned(), what });
+        let unsupported = |what| TraceError::Unsupported { path: trace.path().to_owned(), what };
+        let mut instruction_set = instruction_set(trace.header()).map_err(unsupported)?;
+        if let Some(block) = (0..trace.block_count()).find_map(|id| trace.block(id as u32)) {
+            instruction_set = instruction_set.with_properties_of(Mode::from_bits(block.mode));
         }
         let image = Image::open(directory).ok();
         let mut entry_blocks: Vec<EntryPoint> = Vec::new();
@@ -75,14 +84,19 @@ impl Program {
                 entry_blocks.push(EntryPoint { key, blocks: blocks.into() });
             }
         }
-        let decoded = BlockStore::new(trace.block_count(), limits.blocks());
+        let decoded = BlockStore::new(trace.block_count(), limits.blocks(), instruction_set);
         let (unpacked, catalogue) = (Unpacked::new(limits), OnceLock::new());
-        Ok(Program { trace, image, decoded, limits, unpacked, catalogue, by_address: OnceLock::new(), entries, entry_blocks })
+        Ok(Program { trace, instruction_set, image, decoded, limits, unpacked, catalogue, by_address: OnceLock::new(), entries, entry_blocks })
     }
 
     /// The trace.
     pub fn trace(&self) -> &Trace {
         &self.trace
+    }
+
+    /// What the guest executes.
+    pub fn instruction_set(&self) -> InstructionSet {
+        self.instruction_set
     }
 
     /// The memory before the first instruction, if it was captured.

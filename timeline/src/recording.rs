@@ -1,16 +1,16 @@
 //! A cursor over a recording: the implementation of [`Replay`] for traces.
 
 use std::path::Path;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use ktrace_format::{Position, TraceError};
-use ktrace_machine::arm::description;
+use ktrace_machine::{ByteOrder, InstructionSet};
 
 use crate::cache::Limits;
 use crate::events::{Event, Events, Kinds};
 use crate::program::Program;
 use crate::provenance::Provenance;
-use crate::replay::{MachineDescription, RegisterDescription, Replay, ReplayError, Stop, StopAt};
+use crate::replay::{MachineDescription, Replay, ReplayError, Stop, StopAt};
 use crate::search::candidates::Direction;
 use crate::search::first::{Course, Outcome, StopHere, first};
 use crate::search::hunt::Scouts;
@@ -33,24 +33,13 @@ fn trace_error(error: &TraceError) -> ReplayError {
     ReplayError::Trace(error.to_string())
 }
 
-static REGISTERS: OnceLock<Vec<RegisterDescription>> = OnceLock::new();
-
-fn description() -> MachineDescription {
-    let registers = REGISTERS.get_or_init(|| {
-        let convert = |register: &description::RegisterDescription| RegisterDescription {
-            name: register.name,
-            feature: register.feature,
-            number: register.number,
-            kind: register.kind,
-        };
-        description::REGISTERS.iter().map(convert).collect()
-    });
+fn description(set: InstructionSet) -> MachineDescription {
     MachineDescription {
-        architecture: "arm",
-        big_endian: false,
-        gdb_architecture: "armv7",
-        registers,
-        program_counter: 15,
+        architecture: set.name(),
+        big_endian: set.byte_order() == ByteOrder::Big,
+        gdb_architecture: set.gdb_architecture(),
+        registers: set.registers(),
+        program_counter: set.program_counter(),
     }
 }
 
@@ -68,7 +57,7 @@ impl Recording {
     /// A view of an opened trace, standing at its start.
     pub fn new(program: Arc<Program>) -> Recording {
         Recording {
-            description: description(),
+            description: description(program.instruction_set()),
             window: Window::new(Arc::clone(&program)),
             scouts: Arc::new(Scouts::new(Arc::clone(&program))),
             position: 0,
@@ -228,10 +217,7 @@ impl Replay for Recording {
         if !self.show()? {
             return Ok(vec![None; count]);
         }
-        let engine = self.window.engine();
-        let unproven = engine.unproven;
-        let registers = engine.registers().into_iter().enumerate();
-        Ok(registers.map(|(number, value)| (unproven >> number & 1 == 0).then_some(value)).collect())
+        Ok(self.window.engine().registers().iter().collect())
     }
 
     fn read_memory(&mut self, address: u32, into: &mut [Option<u8>]) -> Result<(), ReplayError> {

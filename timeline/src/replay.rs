@@ -2,6 +2,7 @@
 //! and the programs above it.
 
 use ktrace_format::Position;
+pub use ktrace_machine::RegisterDescription;
 
 use crate::events::{Event, Kinds};
 use crate::provenance::Provenance;
@@ -20,19 +21,6 @@ pub struct MachineDescription {
     pub registers: &'static [RegisterDescription],
     /// Index of the program counter in `registers`.
     pub program_counter: usize,
-}
-
-/// One core register of the guest; all are 32 bits wide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RegisterDescription {
-    /// Its name in gdb's target features.
-    pub name: &'static str,
-    /// gdb's feature that it belongs to, for example `org.gnu.gdb.arm.core`.
-    pub feature: &'static str,
-    /// gdb's register number.
-    pub number: usize,
-    /// gdb's type: `int`, `code_ptr` or `data_ptr`.
-    pub kind: &'static str,
 }
 
 /// Where a run stops, besides the ends of the recording and cancellation.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ktrace_format::TraceError;
 use ktrace_format::reader::SegmentEntry;
 use ktrace_format::segment::FLAG_OPEN_END;
+use ktrace_machine::KnownRegisters;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -77,7 +78,7 @@ pub(crate) fn segment_with(
     }
     executed.map_err(|divergence| unproved(entry.first + engine.checked, divergence.to_string()))?;
     if let Some(next) = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0)
-        && let Some(reason) = keyframe_mismatch(&program, next, engine.registers())
+        && let Some(reason) = keyframe_mismatch(&program, next, &engine.registers())
     {
         return Err(unproved(entry.first, reason));
     }
@@ -89,19 +90,22 @@ pub(crate) fn segment_with(
 pub(crate) fn keyframe_mismatch(
     program: &Program,
     next: &SegmentEntry,
-    registers: [u32; 17],
+    registers: &KnownRegisters,
 ) -> Option<String> {
     let head = program.trace().read_head(next).ok()?;
-    if head.registers == registers {
-        return None;
+    if head.registers.len() != registers.len() {
+        return Some(format!("the next keyframe does not have {} registers", registers.len()));
     }
-    let differing = head.registers.iter().zip(registers).enumerate();
-    let differing = differing.filter(|(_, (keyframe, model))| **keyframe != *model);
-    let names: Vec<_> = differing
-        .map(|(number, (keyframe, model))| {
-            format!("register {number} is {keyframe:#010x}, the model has {model:#010x}")
+    let pairs = head.registers.iter().zip(registers.iter()).enumerate();
+    let names: Vec<_> = pairs
+        .filter_map(|(number, (keyframe, model))| {
+            let model = model.filter(|model| model != keyframe)?;
+            Some(format!("register {number} is {keyframe:#010x}, the model has {model:#010x}"))
         })
         .collect();
+    if names.is_empty() {
+        return None;
+    }
     Some(format!("at the next keyframe {}", names.join(", ")))
 }
 

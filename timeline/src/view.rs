@@ -11,6 +11,8 @@ pub(crate) struct View<'a> {
     pub(crate) past: &'a Past,
     /// Instructions of the segment that have been executed.
     pub(crate) executed: u64,
+    /// The processor's status register.
+    pub(crate) status: u32,
 }
 
 impl View<'_> {
@@ -25,8 +27,10 @@ impl View<'_> {
         if let Some(target) = self.target(address) {
             return target.physical_page();
         }
-        let registers = self.past.translation(self.executed)?;
-        let physical = registers.translate(address, &mut |at, bytes| self.number(at, bytes))?;
+        let set = self.past.program().instruction_set();
+        let registers = self.past.translation(self.executed);
+        let physical =
+            set.translate(address, self.status, registers, &mut |at, bytes| self.number(at, bytes))?;
         Some(self.canonical(physical) / PAGE_BYTES as u64)
     }
 

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use ktrace_machine::arm::Mode;
+use ktrace_machine::{Cause, Encoding, KnownRegisters};
 
 use crate::engine::{Engine, Noted};
 use crate::journal::NoJournal;
@@ -32,19 +32,19 @@ pub struct Instruction {
     pub position: u64,
     /// Its virtual address.
     pub address: u32,
-    /// How it was decoded.
-    pub mode: Mode,
+    /// How it is encoded.
+    pub encoding: Encoding,
     code: [u8; 4],
     length: u8,
     /// It is the first one of a block.
     pub starts_block: bool,
     /// Its mnemonic, if the machine model does not compute it and its results come from the recording.
     pub opaque: Option<&'static str>,
-    /// r0 to r15 and CPSR before it.
-    pub before: [u32; 17],
-    /// r0 to r15 and CPSR after it; `None` for what the trace does not prove. All are `None` if a discontinuity follows:
-    /// what the instruction itself did, if it completed at all, is not told apart from what the discontinuity did.
-    pub after: [Option<u32>; 17],
+    /// Registers before it.
+    pub before: KnownRegisters,
+    /// Registers after it; `None` if a discontinuity follows: what the instruction itself did, if it completed at all, is not
+    /// told apart from what the discontinuity did.
+    pub after: Option<KnownRegisters>,
     /// Memory accesses in the order in which they were made.
     pub accesses: Vec<Access>,
 }
@@ -62,14 +62,14 @@ impl Instruction {
 pub struct Discontinuity {
     /// Position of the first instruction after it.
     pub position: u64,
-    /// Why, as the format numbers it: 0 to 7 the exception vector that it went to, see [`cause_name`](crate::events::cause_name).
-    pub cause: u8,
+    /// Why.
+    pub cause: Cause,
     /// Causes of those that followed it at once, with no instruction between.
-    pub further: Vec<u8>,
-    /// r0 to r15 and CPSR before the instruction that it followed or interrupted, if there is one.
-    pub before: Option<[u32; 17]>,
-    /// r0 to r15 and CPSR after it. Of several discontinuities between two instructions the last one's.
-    pub after: [u32; 17],
+    pub further: Vec<Cause>,
+    /// Registers before the instruction that it followed or interrupted, if there is one.
+    pub before: Option<KnownRegisters>,
+    /// Registers after it. Of several discontinuities between two instructions the last one's.
+    pub after: KnownRegisters,
 }
 
 /// See the [module](self).
@@ -85,7 +85,7 @@ pub struct Walk {
     behind: Option<Unproved>,
     pending: VecDeque<Event>,
     /// Registers before the last instruction that was executed.
-    last: Option<[u32; 17]>,
+    last: Option<KnownRegisters>,
 }
 
 impl Walk {
@@ -156,10 +156,11 @@ impl Walk {
         let noted = self.engine.noted.as_mut().map(std::mem::take).unwrap_or_default();
         let (position, before, after) = (self.position, self.last, self.engine.registers());
         let streams = &self.engine.memory.streams;
+        let set = self.program.instruction_set();
         let before_these = self.pending.len();
         self.pending.extend(noted.iter().filter_map(|noted| {
             let Noted::Discontinuity(noted) = noted else { return None };
-            let further = noted.further.causes(streams).to_vec();
+            let further = noted.further.causes(streams).iter().map(|cause| Cause::new(set, *cause)).collect();
             Some(Event::Discontinuity(Discontinuity { position, cause: noted.cause, further, before, after }))
         }));
         self.pending.len() > before_these
@@ -186,17 +187,16 @@ impl Walk {
         let executed = self.engine.executed + 1;
         self.engine.run_to(executed).map_err(|divergence| divergence.to_string())?;
         let accesses = self.engine.memory.set_log(Some(Vec::new())).unwrap_or_default();
-        let (unproven, registers) = (self.engine.unproven, self.engine.registers());
         self.pending.push_back(Event::Instruction(Instruction {
             position: self.position,
             address,
-            mode: block.mode_before(index),
+            encoding: program.instruction_set().encoding(block.mode_before(index)),
             code,
             length: bytes.len().min(4) as u8,
             starts_block: run.index == 0,
             opaque: block.opaque(index).map(|opaque| opaque.mnemonic),
             before,
-            after: std::array::from_fn(|number| (unproven >> number & 1 == 0).then_some(registers[number])),
+            after: Some(self.engine.registers()),
             accesses,
         }));
         self.position += 1;
@@ -205,7 +205,7 @@ impl Walk {
         if self.take_discontinuities()
             && let Some(Event::Instruction(instruction)) = self.pending.get_mut(at)
         {
-            instruction.after = [None; 17];
+            instruction.after = None;
         }
         Ok(())
     }

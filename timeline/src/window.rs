@@ -86,7 +86,7 @@ impl Window {
             Ok(()) => {
                 // Registers that never met memory are proved by the next keyframe alone.
                 let registers = self.engine.registers();
-                self.divergence = next.and_then(|next| keyframe_mismatch(&program, next, registers));
+                self.divergence = next.and_then(|next| keyframe_mismatch(&program, next, &registers));
                 self.proved = if self.divergence.is_none() { entry.instructions } else { 0 };
             }
             Err(divergence) => {
@@ -207,6 +207,6 @@ impl Window {
 
     /// Memory where [`go`](Self::go) went.
     pub(crate) fn view(&self) -> View<'_> {
-        View { shadow: &self.engine.memory.shadow, past: &self.past, executed: self.engine.executed }
+        self.engine.view(&self.past)
     }
 }

@@ -12,8 +12,7 @@ use ktrace_format::segment::encoder::{
 };
 use ktrace_format::shadow::Target;
 use ktrace_format::writer::{TRACE_FILE, kind};
-use ktrace_machine::arm::Mode;
-use ktrace_machine::arm::block::Block;
+use ktrace_machine::{Block, Cause, InstructionSet, Mode};
 use ktrace_timeline::Program;
 use ktrace_timeline::events::{Discontinuity, Event, Events, Kind, Kinds};
 
@@ -68,7 +67,7 @@ impl Recorder {
     /// Runs a block of which `started` instructions start; causes of the discontinuities behind it.
     fn run(&mut self, code: &[u32], started: u32, causes: &[u8]) {
         let bytes: Vec<u8> = code.iter().flat_map(|word| word.to_le_bytes()).collect();
-        let decoded = Block::decode(self.address, Mode::from_bits(0).unwrap(), &bytes).unwrap();
+        let decoded = Block::decode(InstructionSet::Arm, self.address, Mode::default(), &bytes).unwrap();
         let opaque = decoded.opaque_indices().iter().map(|&index| {
             let opaque = decoded.opaque(index.into()).unwrap();
             OpaqueInstruction { index, memory: opaque.memory, name: NameId(0) }
@@ -153,6 +152,7 @@ fn a_discontinuity_says_where_it_came_and_who_is_at_fault() {
         (15, 8, None, Some(0x8c04), Some(0x8d00)),
     ];
     let expected = expected.map(|(position, cause, raised_by, pc, to)| {
+        let cause = Cause::new(InstructionSet::Arm, cause);
         Event::Discontinuity(Discontinuity { position, cause, raised_by, pc, to })
     });
     let found = events(directory.path(), Kinds::ALL, 0, u64::MAX);

@@ -109,12 +109,9 @@ fn check_shown(recorded: &Recorded, recording: &mut Recording) -> Result<(), Tes
     };
     for position in (0..=recording.end().0).filter(|position| !before_a_loss(*position)) {
         recording.seek(Position(position)).unwrap();
-        let expected = match recorded.registers.get(position as usize) {
-            Some(registers) => registers.map(Some),
-            None => recorded.end,
-        };
+        let expected = recorded.at(position);
         for (number, (shown, expected)) in
-            recording.registers().unwrap().into_iter().zip(expected).enumerate()
+            recording.registers().unwrap().into_iter().zip(expected.iter()).enumerate()
         {
             prop_assert!(shown.is_none() || shown == expected, "register {} at {}", number, position);
         }

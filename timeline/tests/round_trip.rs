@@ -35,10 +35,7 @@ fn check(recorded: &Recorded) -> Result<(), TestCaseError> {
     check_events(&program, recorded)?;
 
     let mut recording = Recording::new(program);
-    let expected = |position: u64| match recorded.registers.get(position as usize) {
-        Some(registers) => registers.map(Some).to_vec(),
-        None => recorded.end.to_vec(),
-    };
+    let expected = |position: u64| recorded.at(position).iter().collect::<Vec<_>>();
     for position in 0..=end {
         prop_assert_eq!(registers_at(&mut recording, position), expected(position), "position {}", position);
     }

@@ -6,10 +6,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use ktrace_machine::arm::Flow;
-use ktrace_machine::arm::Mode;
-use ktrace_machine::arm::block::{Block as Decoded, DecodeError};
-use ktrace_machine::arm::instruction::Opaque;
+use ktrace_machine::{Block as Decoded, DecodeError, Flow, InstructionSet, Mode, Opaque};
 
 /// No instruction is at an odd address: what never is the next block's.
 const NOWHERE: u32 = 1;
@@ -29,7 +26,7 @@ pub struct OpaqueSite {
 impl OpaqueSite {
     /// Something is to be read after it.
     pub fn has_results(&self) -> bool {
-        self.opaque.writes != 0 || self.opaque.changes_mapping
+        !self.opaque.writes.is_empty() || self.opaque.changes_mapping
     }
 }
 
@@ -46,11 +43,11 @@ pub struct Block {
     pub next: u32,
     /// The other place where the next block may be, or the same.
     pub or_next: u32,
-    /// ITSTATE at its start.
-    pub it: u8,
-    /// ITSTATE after its last instruction. QEMU sometimes leaves another one behind: its system register accesses save
-    /// ITSTATE, and nothing clears it again after the last instruction of an IT block.
-    pub next_it: u8,
+    /// What of the mode at its start the block before hands over: on ARM ITSTATE.
+    pub carried: u8,
+    /// What it hands over to the next one. QEMU sometimes leaves another ITSTATE behind: its system register accesses save
+    /// it, and nothing clears it again after the last instruction of an IT block.
+    pub next_carried: u8,
     /// The model's view.
     pub decoded: Decoded,
     /// The code.
@@ -60,15 +57,15 @@ pub struct Block {
 }
 
 impl Block {
-    fn new(serial: u32, address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
-        let decoded = Decoded::decode(address, mode, code)?;
+    fn new(serial: u32, decoded: Decoded, code: &[u8]) -> Block {
+        let address = decoded.address();
         let instructions = decoded.len();
         let behind = decoded.address_of(instructions);
         let opaque: Box<[OpaqueSite]> = decoded
             .opaque_indices()
             .iter()
             .filter_map(|&index| {
-                let opaque = *decoded.opaque(usize::from(index))?;
+                let opaque = decoded.opaque(usize::from(index))?;
                 Some(OpaqueSite { index, opaque, alone: instructions == 1 })
             })
             .collect();
@@ -81,19 +78,16 @@ impl Block {
             Flow::Branch { target, conditional: false } => (target, target),
             _ => (NOWHERE, NOWHERE),
         };
-        let (it, next_it) = (mode.it(), decoded.mode_before(instructions).it());
+        let (carried, next_carried) = (decoded.carried_before(0), decoded.carried_before(instructions));
         let (code, instructions) = (code.into(), instructions as u32);
-        Ok(Block { serial, address, instructions, next, or_next, it, next_it, decoded, code, opaque })
+        Block { serial, address, instructions, next, or_next, carried, next_carried, decoded, code, opaque }
     }
 
     /// What is before the first block: nothing is expected after it.
-    pub fn none() -> &'static Block {
-        // A single NOP; its serial number is never sent.
-        const NOP: [u8; 4] = [0x00, 0xf0, 0x20, 0xe3];
-        match Block::new(u32::MAX, 0, Mode::from_cpsr(0), &NOP) {
-            Ok(block) => Box::leak(Box::new(Block { next: NOWHERE, or_next: NOWHERE, ..block })),
-            Err(error) => unreachable!("a NOP decodes: {error}"),
-        }
+    pub fn none(set: InstructionSet) -> &'static Block {
+        // Its serial number is never sent.
+        let block = Block::new(u32::MAX, Decoded::nop(set), &[]);
+        Box::leak(Box::new(Block { next: NOWHERE, or_next: NOWHERE, ..block }))
     }
 
     /// Which instruction of the block is at an address.
@@ -113,14 +107,15 @@ pub type Shared = Arc<Mutex<Vec<&'static Block>>>;
 
 /// Finds blocks by their contents, on the vCPU's side.
 pub struct Registry {
+    set: InstructionSet,
     known: HashMap<(u32, u16, Box<[u8]>), &'static Block>,
     shared: Shared,
 }
 
 impl Registry {
     /// No blocks.
-    pub fn new(shared: Shared) -> Self {
-        Registry { known: HashMap::new(), shared }
+    pub fn new(set: InstructionSet, shared: Shared) -> Self {
+        Registry { set, known: HashMap::new(), shared }
     }
 
     /// How many blocks there are.
@@ -137,13 +132,13 @@ impl Registry {
         if let Some(block) = self.known.get(&key) {
             return Ok(block);
         }
+        let decoded = Decoded::decode(self.set, address, mode, code)?;
         let mut shared = match self.shared.lock() {
             Ok(shared) => shared,
             // The encoder's thread panicked while it looked a block up, which changes nothing in the list.
             Err(poisoned) => poisoned.into_inner(),
         };
-        let block: &'static Block =
-            Box::leak(Box::new(Block::new(shared.len() as u32, address, mode, code)?));
+        let block: &'static Block = Box::leak(Box::new(Block::new(shared.len() as u32, decoded, code)));
         shared.push(block);
         self.known.insert(key, block);
         Ok(block)
@@ -156,7 +151,8 @@ mod tests {
 
     fn block(words: &[u32]) -> Block {
         let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-        Block::new(0, 0x8000, Mode::from_cpsr(0x1d3), &code).unwrap()
+        let decoded = Decoded::decode(InstructionSet::Arm, 0x8000, Mode::default(), &code).unwrap();
+        Block::new(0, decoded, &code)
     }
 
     #[test]

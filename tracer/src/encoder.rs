@@ -7,9 +7,10 @@ use ktrace_format::segment::encoder::{
 };
 use ktrace_format::segment::{AccessKind, Behind, access as access_flags, encoder};
 use ktrace_format::shadow::mask_of_bytes;
+use ktrace_machine::InstructionSet;
 
 use crate::block::{Block, Shared as SharedBlocks};
-use crate::event::{ALL_STARTED, EndReason, From, REGISTERS, Tag, access};
+use crate::event::{ALL_STARTED, EndReason, From, Tag, access};
 use crate::initial::Initial;
 use crate::names::Names;
 use crate::ring::{Segment, Start};
@@ -62,6 +63,7 @@ pub struct Delta {
 
 /// See the [module](self).
 pub struct Worker {
+    set: InstructionSet,
     encoder: SegmentEncoder<Initial>,
     blocks: SharedBlocks,
     names: Names,
@@ -92,8 +94,14 @@ fn whole_block(word: u64) -> Option<u32> {
 
 impl Worker {
     /// A worker that knows no block yet.
-    pub fn new(initial: Arc<Initial>, blocks: SharedBlocks, names: Names) -> std::io::Result<Self> {
+    pub fn new(
+        set: InstructionSet,
+        initial: Arc<Initial>,
+        blocks: SharedBlocks,
+        names: Names,
+    ) -> std::io::Result<Self> {
         Ok(Worker {
+            set,
             encoder: SegmentEncoder::new(initial)?,
             blocks,
             names,
@@ -300,7 +308,7 @@ impl Worker {
     }
 
     fn discontinuity(&mut self, first: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
-        let registers = take(words, REGISTERS, first)?;
+        let registers = take(words, self.set.register_count(), first)?;
         let further = take(words, (first >> 8) as usize & 0xff, first)?;
         let at = first >> 16 & 3;
         if at != From::Between as u64 {
@@ -313,10 +321,13 @@ impl Worker {
                 }
             }
         }
-        let mut keyframe = [0; REGISTERS];
-        for (register, word) in keyframe.iter_mut().zip(registers) {
-            *register = *word as u32;
-        }
+        let opaque = self.current().and_then(|block| {
+            let last = self.started.min(block.instructions).checked_sub(1)?;
+            block.opaque_at(last).map(|site| &site.opaque)
+        });
+        let kept = self.set.keyframe(opaque);
+        let keyframe: Vec<u32> =
+            kept.iter().filter_map(|number| registers.get(number)).map(|word| *word as u32).collect();
         self.encoder.discontinuity(first as u8, &keyframe);
         for cause in further {
             self.encoder.further_discontinuity(*cause as u8);

@@ -168,9 +168,6 @@ impl EndReason {
     }
 }
 
-/// Registers in a keyframe of ARM: r0 to r15 and CPSR.
-pub const REGISTERS: usize = 17;
-
 #[cfg(test)]
 mod tests {
     use super::*;

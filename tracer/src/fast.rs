@@ -9,13 +9,14 @@ use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
 
 use ktrace_format::segment::{Answer, Behind};
+use ktrace_machine::Registers;
 
 use crate::api::{Api, MemoryRange, TlbFill, discontinuity, memory_kind, tlb};
 use crate::block::{Block, OpaqueSite};
 use crate::capture::capture;
 use crate::control::Message;
 use crate::device_writes::{Changed, DeviceWrites};
-use crate::event::{ALL_STARTED, EndReason, From, REGISTERS, Tag, access};
+use crate::event::{ALL_STARTED, EndReason, From, Tag, access};
 use crate::names::Names;
 use crate::recorder::{Phase, Recorder, SEGMENT_INSTRUCTIONS, take};
 use crate::ring::CHUNK_WORDS;
@@ -44,7 +45,7 @@ struct Pending {
     further: Vec<u64>,
     from: From,
     pc: u64,
-    registers: [u32; REGISTERS],
+    registers: Registers,
 }
 
 /// What is told of one segment for the estimate of the next one's length.
@@ -357,7 +358,7 @@ impl Vcpu {
         self.note_discontinuity(cause, from_kind, from, registers);
     }
 
-    fn note_discontinuity(&mut self, cause: u8, from: From, pc: u64, registers: [u32; REGISTERS]) {
+    fn note_discontinuity(&mut self, cause: u8, from: From, pc: u64, registers: Registers) {
         // There are no results of an instruction before a discontinuity.
         self.recorder.ring.take_opaque();
         match &mut self.pending {

@@ -13,6 +13,7 @@ use std::thread::JoinHandle;
 
 use ktrace_format::TraceWriter;
 use ktrace_format::header::{Architecture, ByteOrder, FORMAT_VERSION, Header, Path};
+use ktrace_machine::InstructionSet;
 use qemu_plugin_sys::*;
 
 use crate::api::{Api, TlbFill, discontinuity};
@@ -164,6 +165,7 @@ fn install(
         Some(path) => Control::connect(path)
             .map_err(|error| format!("can't talk to ktracer record on {}: {error}", path.display()))?,
     };
+    let set = InstructionSet::Arm;
     let api = Api::find();
     let header = Header {
         format_version: FORMAT_VERSION,
@@ -189,6 +191,7 @@ fn install(
     let control = Arc::new(control);
     let (tell, deltas) = pipeline::deltas();
     let setup = Setup {
+        set,
         segments: jobs,
         deltas,
         trace,
@@ -216,7 +219,8 @@ fn install(
     };
     PLUGIN.store(id, Ordering::Relaxed);
     let recorder = RecorderParts {
-        registry: Registry::new(blocks),
+        set,
+        registry: Registry::new(set, blocks),
         shared: Arc::clone(&shared),
         control,
         options,
@@ -258,7 +262,7 @@ unsafe extern "C" fn vcpu_init(_: qemu_plugin_id_t, index: c_uint) {
         let mut parts = lock_parts();
         let Some(parts) = parts.as_mut() else { return };
         let (Some(segments), Some(recorder)) = (parts.segments.take(), parts.recorder.take()) else { return };
-        let registers = match Registers::find(parts.api.map(|api| api.read_registers)) {
+        let registers = match Registers::find(recorder.set, parts.api.map(|api| api.read_registers)) {
             Ok(registers) => registers,
             Err(error) => {
                 // Without a vCPU state nothing is ever recorded; the encoder closes an empty trace and tells why.
@@ -317,7 +321,7 @@ unsafe fn decode(recorder: &mut Recorder, tb: *mut qemu_plugin_tb) -> Option<&'s
         (count, qemu_plugin_tb_vaddr(tb) as u32, code)
     };
     let Some(mode) = recorder.translation_mode() else {
-        recorder.fail("QEMU did not give CPSR while it translated".to_owned());
+        recorder.fail("QEMU did not give the status register while it translated".to_owned());
         return None;
     };
     let block = recorder.translated(address, mode, &code)?;

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use ktrace_format::TraceWriter;
 use ktrace_format::segment::Committer;
 use ktrace_format::segment::encoder::{Encoded, Finished};
+use ktrace_machine::InstructionSet;
 
 use crate::block::Shared as SharedBlocks;
 use crate::control::{Control, Message};
@@ -55,6 +56,8 @@ pub enum PipelineError {
 
 /// Everything that the threads need.
 pub struct Setup {
+    /// What the guest executes.
+    pub set: InstructionSet,
     /// Where segments come from.
     pub segments: Receiver<Segment>,
     /// What other encoders' segments show of mappings, one queue for each encoder.
@@ -107,6 +110,7 @@ struct Output {
 }
 
 struct Threads {
+    set: InstructionSet,
     segments: Mutex<Receiver<Segment>>,
     queue: Mutex<Queue>,
     initial: OnceLock<Arc<Initial>>,
@@ -127,7 +131,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Runs until the recording ends; then the trace is closed. The last thing it does is to tell `ktracer record`.
 pub fn run(setup: Setup) {
-    let Setup { segments, deltas, trace, directory, blocks, names, shared, control } = setup;
+    let Setup { set, segments, deltas, trace, directory, blocks, names, shared, control } = setup;
     let over = Arc::new(AtomicBool::new(false));
     let ticker = {
         let (over, shared) = (Arc::clone(&over), Arc::clone(&shared));
@@ -150,6 +154,7 @@ pub fn run(setup: Setup) {
     let queue =
         Queue { next: 0, waiting: BTreeMap::new(), spare: Vec::new(), output: Some(output), end: None };
     let threads = Threads {
+        set,
         segments: Mutex::new(segments),
         queue: Mutex::new(queue),
         initial: OnceLock::new(),
@@ -227,7 +232,8 @@ impl Threads {
         match worker {
             Some(worker) => Ok(worker),
             None => {
-                let new = Worker::new(Arc::clone(initial), Arc::clone(&self.blocks), self.names.clone());
+                let new =
+                    Worker::new(self.set, Arc::clone(initial), Arc::clone(&self.blocks), self.names.clone());
                 Ok(worker.insert(new.map_err(SegmentError::Compress)?))
             }
         }

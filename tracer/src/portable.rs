@@ -9,11 +9,11 @@ use std::sync::atomic::Ordering;
 
 use ktrace_format::segment::Behind;
 use ktrace_format::shadow::Target;
-use ktrace_machine::arm::Flow;
+use ktrace_machine::Flow;
 use qemu_plugin_sys::qemu_plugin_meminfo_t;
 
 use crate::block::{Block, OpaqueSite};
-use crate::event::{EndReason, REGISTERS, Tag, access};
+use crate::event::{EndReason, Tag, access};
 use crate::mapping::{Direction, Mappings, Seen};
 use crate::recorder::{Phase, Recorder, SEGMENT_INSTRUCTIONS};
 
@@ -43,7 +43,7 @@ impl Vcpu {
     /// A vCPU that has not run yet.
     pub fn new(recorder: Recorder, mappings: Mappings) -> Self {
         Vcpu {
-            previous: Block::none(),
+            previous: Block::none(recorder.set),
             instructions: 0,
             last_load: 0,
             stop_after: recorder.options.stop_after.unwrap_or(u64::MAX),
@@ -61,7 +61,7 @@ impl Vcpu {
         let previous = self.previous;
         let expected = started == previous.instructions
             && (block.address == previous.next || block.address == previous.or_next)
-            && block.it == previous.next_it;
+            && block.carried == previous.next_carried;
         if !expected || self.instructions >= self.recorder.shared.segment_limit.load(Ordering::Relaxed) {
             return Some(started);
         }
@@ -147,7 +147,9 @@ impl Vcpu {
             Flow::Loaded => skipped || is_at(self.last_load),
             Flow::Computed => !registers.is_vector(address),
             Flow::Opaque => match previous.opaque_at(last) {
-                Some(site) if site.opaque.writes & 1 << 15 != 0 => !registers.is_vector(address),
+                Some(site) if site.opaque.writes.contains(self.recorder.set.program_counter()) => {
+                    !registers.is_vector(address)
+                }
                 _ => address == behind,
             },
         })
@@ -162,15 +164,15 @@ impl Vcpu {
         let mut continues = self.continues(previous, started, block.address)?;
         if !continues {
             // Either a discontinuity, or the block runs at another address than that of its translation.
-            let address = self.recorder.registers.read(15)?;
+            let address = self.recorder.registers.read(self.recorder.set.program_counter())?;
             if address != block.address {
                 block = self.alias(block, address)?;
                 continues = self.continues(previous, started, address)?;
             }
         }
-        let it = previous.decoded.mode_before(started as usize).it();
-        // After an opaque instruction that writes the program counter CPSR is recorded whole.
-        continues &= block.it == it || matches!(previous.decoded.flow(), Flow::Opaque);
+        let carried = previous.decoded.carried_before(started as usize);
+        // After an opaque instruction that writes the program counter the status register is recorded whole.
+        continues &= block.carried == carried || matches!(previous.decoded.flow(), Flow::Opaque);
         let mut keyframe = None;
         if continues {
             if let Some(site) = started.checked_sub(1).and_then(|last| previous.opaque_at(last)) {
@@ -183,10 +185,8 @@ impl Vcpu {
             } else {
                 CAUSE_UNKNOWN
             };
-            let mut words = [Tag::Discontinuity.word() | u64::from(cause); REGISTERS + 1];
-            for (word, register) in words.iter_mut().skip(1).zip(&registers) {
-                *word = u64::from(*register);
-            }
+            let mut words = vec![Tag::Discontinuity.word() | u64::from(cause)];
+            words.extend(registers.iter().copied().map(u64::from));
             self.recorder.ring.push_all(&words);
             self.recorder.set_mode(&registers);
             self.mappings.may_have_changed();
@@ -333,7 +333,7 @@ impl Vcpu {
 
     fn stop(&mut self) {
         self.recorder.stop();
-        self.previous = Block::none();
+        self.previous = Block::none(self.recorder.set);
         self.mappings.may_have_changed();
     }
 

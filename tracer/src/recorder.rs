@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
-use ktrace_machine::arm::Mode;
+use ktrace_machine::{InstructionSet, Mode, REGISTER_CAPACITY, Registers as Values};
 
 use crate::block::{Block, OpaqueSite, Registry};
 use crate::control::Control;
 use crate::encoder::Delta;
-use crate::event::{ALL_STARTED, EndReason, REGISTERS, Tag};
+use crate::event::{ALL_STARTED, EndReason, Tag};
 use crate::options::Options;
-use crate::registers::{CPSR, PC, Registers};
+use crate::registers::Registers;
 use crate::ring::Writer;
 use crate::shared::Shared;
 
@@ -36,6 +36,8 @@ pub enum Phase {
 
 /// What a recorder is made of.
 pub struct Parts {
+    /// What the guest executes.
+    pub set: InstructionSet,
     /// Blocks by their contents.
     pub registry: Registry,
     /// What the threads share.
@@ -50,6 +52,8 @@ pub struct Parts {
 
 /// See the [module](self).
 pub struct Recorder {
+    /// What the guest executes.
+    pub set: InstructionSet,
     /// Where events go.
     pub ring: Writer,
     /// The guest's registers.
@@ -64,7 +68,8 @@ pub struct Recorder {
     pub skipped: u32,
     registry: Registry,
     control: Arc<Control>,
-    cpsr: u32,
+    /// The status register as last read.
+    status: u32,
     /// The system registers as last told.
     translation: Option<[u64; 4]>,
     /// Instructions that started of a block are counted.
@@ -75,18 +80,12 @@ pub struct Recorder {
     mappings: Vec<u64>,
 }
 
-/// CPSR before the first instruction of a block, from what QEMU's register holds in the block's callback: QEMU has
-/// cleared ITSTATE by then, as the block's code knows it (`arm_tr_tb_start` in its target/arm/tcg/translate.c).
-fn entry_cpsr(block: &Block, cpsr: u32) -> u32 {
-    let mode = block.decoded.mode();
-    if mode.thumb() { mode.put_it_into(cpsr) } else { cpsr }
-}
-
 impl Recorder {
     /// A recording that has not begun.
     pub fn new(ring: Writer, registers: Registers, parts: Parts, counts_started: bool) -> Self {
-        let Parts { registry, shared, control, options, deltas } = parts;
+        let Parts { set, registry, shared, control, options, deltas } = parts;
         Recorder {
+            set,
             ring,
             registers,
             phase: Phase::Waiting,
@@ -95,7 +94,7 @@ impl Recorder {
             skipped: 0,
             registry,
             control,
-            cpsr: 0,
+            status: 0,
             translation: None,
             counts_started,
             deltas,
@@ -116,7 +115,7 @@ impl Recorder {
 
     /// The processor's mode as it translates a block.
     pub fn translation_mode(&self) -> Option<Mode> {
-        self.registers.read(CPSR).map(Mode::from_cpsr)
+        self.set.mode(|number| self.registers.read(number))
     }
 
     /// The block with this code at this address.
@@ -124,8 +123,10 @@ impl Recorder {
         match self.registry.block(address, mode, code) {
             Ok(block) => Some(block),
             Err(error) => {
-                let state = if mode.thumb() { "T32" } else { "A32" };
-                self.fail(format!("the {state} block at {address:#010x} with code {code:02x?}: {error}"));
+                let mode = mode.bits();
+                self.fail(format!(
+                    "the block at {address:#010x} in mode {mode:#06x} with code {code:02x?}: {error}"
+                ));
                 None
             }
         }
@@ -156,7 +157,7 @@ impl Recorder {
     }
 
     /// The recording begins with the first segment.
-    pub fn begin(&mut self, registers: &[u32; REGISTERS]) {
+    pub fn begin(&mut self, registers: &Values) {
         self.phase = Phase::Recording;
         self.cut(ALL_STARTED, registers);
     }
@@ -170,8 +171,8 @@ impl Recorder {
     }
 
     /// Ends the segment under way, of whose last block so many instructions started, and begins the next.
-    pub fn cut(&mut self, started: u32, registers: &[u32; REGISTERS]) {
-        self.cpsr = registers[CPSR];
+    pub fn cut(&mut self, started: u32, registers: &Values) {
+        self.set_mode(registers);
         if let Some(sequence) = self.ring.sequence().checked_sub(1) {
             let delta = Arc::new(Delta { sequence, events: std::mem::take(&mut self.mappings) });
             for worker in &self.deltas {
@@ -180,13 +181,13 @@ impl Recorder {
             }
         }
         self.ring.begin_segment(*registers, self.registry.len(), started);
-        self.translation = self.registers.translation(self.cpsr);
+        self.translation = self.registers.translation(self.status);
         self.tell_translation(0);
     }
 
     /// Something happened after `index` instructions of the present block that can change what virtual addresses show.
     pub fn translation_may_have_changed(&mut self, index: u32) {
-        let translation = self.registers.translation(self.cpsr);
+        let translation = self.registers.translation(self.status);
         if translation.is_some_and(|[sctlr, ..]| sctlr & SCTLR_B != 0) {
             self.fail(
                 "the guest uses the big-endian memory of ARMv5 (SCTLR.B), which is not supported".to_owned(),
@@ -208,17 +209,17 @@ impl Recorder {
     }
 
     /// All registers as a block is entered.
-    pub fn registers_at(&self, block: &Block) -> Option<[u32; REGISTERS]> {
+    pub fn registers_at(&self, block: &Block) -> Option<Values> {
         let mut registers = self.registers.read_all()?;
-        registers[CPSR] = entry_cpsr(block, registers[CPSR]);
-        // QEMU's own is stale where blocks are chained.
-        registers[PC] = block.address;
+        for (number, register) in registers.iter_mut().enumerate() {
+            *register = block.decoded.at_entry(number, *register);
+        }
         Some(registers)
     }
 
     /// Notes registers after a discontinuity.
-    pub fn set_mode(&mut self, registers: &[u32; REGISTERS]) {
-        self.cpsr = registers[CPSR];
+    pub fn set_mode(&mut self, registers: &Values) {
+        self.status = registers.get(self.set.status_register()).copied().unwrap_or_default();
     }
 
     /// How many instructions of the block are done after an opaque one of it; `None` if that one is not recorded.
@@ -234,28 +235,24 @@ impl Recorder {
         if opaque.changes_mapping {
             self.translation_may_have_changed(done);
         }
-        if opaque.writes == 0 {
+        if opaque.writes.is_empty() {
             return Some(());
         }
-        let before = self.cpsr;
-        if opaque.writes & 1 << CPSR != 0 {
-            let cpsr = self.registers.read(CPSR)?;
-            self.cpsr = entered.map_or(cpsr, |block| entry_cpsr(block, cpsr));
-        }
-        let written = opaque.written(before, self.cpsr);
-        // CPSR comes first: whether r8 to r14 follow depends on it.
-        let mut words = [0; REGISTERS + 1];
+        let mut words = [0; REGISTER_CAPACITY + 1];
         let mut count = 0;
-        for register in std::iter::once(CPSR).chain(0..CPSR).filter(|register| written >> register & 1 != 0) {
+        let results = opaque.results(self.status, |register| {
+            let mut value = self.registers.read(register).ok_or(())?;
+            if let Some(block) = entered {
+                value = block.decoded.at_entry(register, value);
+            }
             count += 1;
-            let value = match entered {
-                _ if register == CPSR => self.cpsr,
-                Some(block) if register == PC => block.address,
-                _ => self.registers.read(register)?,
-            };
             if let Some(word) = words.get_mut(count) {
                 *word = u64::from(value);
             }
+            Ok::<_, ()>(value)
+        });
+        if let Some(status) = results.ok()?.value(self.set.status_register()) {
+            self.status = status;
         }
         words[0] = Tag::Results.word() | count as u64;
         self.ring.push_all(words.get(..=count)?);

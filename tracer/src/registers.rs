@@ -8,7 +8,7 @@ use qemu_plugin_sys::{
     qemu_plugin_register,
 };
 
-use crate::event::REGISTERS;
+use ktrace_machine::{InstructionSet, Registers as Values};
 
 unsafe extern "C" {
     // GLib, which every QEMU has loaded.
@@ -17,11 +17,7 @@ unsafe extern "C" {
     fn g_array_free(array: *mut qemu_plugin_sys::GArray, free_segment: i32) -> *mut std::ffi::c_char;
 }
 
-const NAMES: [&str; REGISTERS] = [
-    "r0", "r1", "r2", "r3", "r4", "r5", "r6", "r7", "r8", "r9", "r10", "r11", "r12", "sp", "lr", "pc", "cpsr",
-];
-
-/// System registers that are looked at. With the security extensions QEMU lists the secure bank with `_S`.
+/// System registers of ARM that are looked at. With the security extensions QEMU lists the secure bank with `_S`.
 const SYSTEM_NAMES: [&str; 14] = [
     "VBAR",
     "VBAR_S",
@@ -41,21 +37,18 @@ const SYSTEM_NAMES: [&str; 14] = [
 /// Where exceptions can go besides the two architectural addresses.
 const VECTOR_BASES: [&str; 4] = ["VBAR", "VBAR_S", "MVBAR", "MVBAR_S"];
 
-/// The number of the program counter in a keyframe.
-pub const PC: usize = 15;
-/// The number of CPSR in a keyframe.
-pub const CPSR: usize = 16;
-
-/// The registers are not what an ARM processor of A or R profile has.
+/// The registers are not what the processor should have.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "this QEMU's processor has no register '{0}': ktracer records 32-bit ARM of A and R profile (not M profile)"
+    "this QEMU's processor has no register '{0}': of ARM ktracer records 32-bit A and R profile (not M profile), and MIPS on a \
+     patched QEMU only"
 )]
 pub struct MissingRegister(&'static str);
 
 /// Handles of the registers.
 pub struct Registers {
-    handles: [*mut qemu_plugin_register; REGISTERS],
+    set: InstructionSet,
+    handles: Vec<*mut qemu_plugin_register>,
     /// System registers by QEMU's names.
     system: HashMap<&'static str, *mut qemu_plugin_register>,
     buffer: *mut GByteArray,
@@ -68,8 +61,10 @@ type ReadGroup = unsafe extern "C" fn(*const *mut qemu_plugin_register, usize, *
 
 impl Registers {
     /// Finds the registers. To be called on the vCPU's thread while it initializes.
-    pub fn find(group: Option<ReadGroup>) -> Result<Registers, MissingRegister> {
-        let mut found = [None; REGISTERS];
+    pub fn find(set: InstructionSet, group: Option<ReadGroup>) -> Result<Registers, MissingRegister> {
+        // QEMU's lists are made of gdb's descriptions, as are ours.
+        let known = set.registers();
+        let mut found = vec![None; known.len()];
         let mut system = HashMap::new();
         // SAFETY: QEMU calls the plugin on a vCPU's thread, as this function asks; the array is a fresh one of
         // `qemu_plugin_reg_descriptor`, which belongs to the caller. The strings it points to live as long as QEMU.
@@ -79,7 +74,7 @@ impl Registers {
                 let first = (*array).data.cast::<qemu_plugin_reg_descriptor>();
                 for descriptor in std::slice::from_raw_parts(first, (*array).len as usize) {
                     let Ok(name) = CStr::from_ptr(descriptor.name).to_str() else { continue };
-                    if let Some(number) = NAMES.iter().position(|known| *known == name) {
+                    if let Some(number) = known.iter().position(|register| register.name == name) {
                         found[number].get_or_insert(descriptor.handle);
                     } else if let Some(known) = SYSTEM_NAMES.iter().find(|known| **known == name) {
                         system.entry(*known).or_insert(descriptor.handle);
@@ -90,13 +85,12 @@ impl Registers {
                 g_array_free(array, 1);
             }
         }
-        let mut handles = [std::ptr::null_mut(); REGISTERS];
-        for ((handle, found), name) in handles.iter_mut().zip(found).zip(NAMES) {
-            *handle = found.ok_or(MissingRegister(name))?;
-        }
+        let handles = found.into_iter().zip(known);
+        let handles = handles.map(|(handle, register)| handle.ok_or(MissingRegister(register.name)));
+        let handles = handles.collect::<Result<Vec<_>, _>>()?;
         // SAFETY: GLib is loaded; the array is kept for ever.
         let buffer = unsafe { g_byte_array_new() };
-        Ok(Registers { handles, system, buffer, group })
+        Ok(Registers { set, handles, system, buffer, group })
     }
 
     /// Four or eight bytes.
@@ -124,12 +118,15 @@ impl Registers {
         self.read_wide(*self.system.get(name)?)
     }
 
-    /// SCTLR, TTBCR, TTBR0 and TTBR1, which translate virtual addresses in the mode that `cpsr` says; `None` where
-    /// other registers do, or it is not clear which.
-    pub fn translation(&self, cpsr: u32) -> Option<[u64; 4]> {
+    /// SCTLR, TTBCR, TTBR0 and TTBR1, which translate virtual addresses in the mode that `status`, the CPSR, says; `None`
+    /// where other registers do, or it is not clear which.
+    pub fn translation(&self, status: u32) -> Option<[u64; 4]> {
+        if self.set != InstructionSet::Arm {
+            return None;
+        }
         const HYPERVISOR: u32 = 0x1a;
         const MONITOR: u32 = 0x16;
-        let mode = cpsr & 0x1f;
+        let mode = status & 0x1f;
         let stage_two = self.system.contains_key("HCR") && self.system("HCR")? & 1 != 0;
         if mode == HYPERVISOR || stage_two {
             return None;
@@ -152,16 +149,17 @@ impl Registers {
     }
 
     /// A keyframe.
-    pub fn read_all(&self) -> Option<[u32; REGISTERS]> {
-        let mut values = [0; REGISTERS];
+    pub fn read_all(&self) -> Option<Values> {
+        let count = self.handles.len();
+        let mut values = Values::zero(count);
         if let Some(group) = self.group {
-            // SAFETY: as in `read_wide`; the handles are QEMU's.
-            let bytes: [u8; 4 * REGISTERS] = unsafe {
+            // SAFETY: as in `read_wide`; the handles are QEMU's, and it has appended as many bytes as it says.
+            let bytes = unsafe {
                 g_byte_array_set_size(self.buffer, 0);
-                if group(self.handles.as_ptr(), REGISTERS, self.buffer) != 4 * REGISTERS as c_int {
+                if group(self.handles.as_ptr(), count, self.buffer) != 4 * count as c_int {
                     return None;
                 }
-                (*self.buffer).data.cast::<[u8; 4 * REGISTERS]>().read_unaligned()
+                std::slice::from_raw_parts((*self.buffer).data, 4 * count)
             };
             for (value, four) in values.iter_mut().zip(bytes.chunks_exact(4)) {
                 *value = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);

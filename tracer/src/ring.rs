@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SendError, Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use crate::event::{ALL_STARTED, REGISTERS, Tag};
+use ktrace_machine::Registers;
+
+use crate::event::{ALL_STARTED, Tag};
 
 /// Words in a chunk: 256 KiB. All chunks together stay within a large cache.
 pub const CHUNK_WORDS: usize = 1 << 15;
@@ -51,7 +53,7 @@ pub struct Start {
     /// Counts segments.
     pub sequence: u64,
     /// All registers before its first instruction.
-    pub registers: [u32; REGISTERS],
+    pub registers: Registers,
     /// Blocks that were translated before.
     pub dictionary: u32,
 }
@@ -290,7 +292,7 @@ impl Writer {
     }
 
     /// Ends the segment under way, of whose last block so many instructions started, and begins another.
-    pub fn begin_segment(&mut self, registers: [u32; REGISTERS], dictionary: u32, started: u32) {
+    pub fn begin_segment(&mut self, registers: Registers, dictionary: u32, started: u32) {
         self.end_segment(started);
         let (full, chunks) = channel();
         let start = Start { sequence: self.sequence, registers, dictionary };
@@ -358,7 +360,7 @@ mod tests {
         let sent = std::thread::spawn(move || {
             for number in 0..EVENTS {
                 if number % 100_000 == 0 {
-                    writer.begin_segment([number as u32; REGISTERS], 0, ALL_STARTED);
+                    writer.begin_segment(Registers::from([number as u32]), 0, ALL_STARTED);
                 }
                 match number % 3 {
                     0 => writer.push([number]),
@@ -392,13 +394,13 @@ mod tests {
     #[test]
     fn a_call_that_is_wanted_outlives_the_chunk() {
         let (mut writer, _segments) = writer();
-        writer.begin_segment([0; REGISTERS], 0, ALL_STARTED);
+        writer.begin_segment(Registers::zero(17), 0, ALL_STARTED);
         let limit = |writer: &Writer| writer.cursor.limit.load(Ordering::SeqCst);
         writer.call_at_next_block();
         writer.push([1]);
         writer.flush();
         assert_eq!(limit(&writer), 0);
-        writer.begin_segment([0; REGISTERS], 0, ALL_STARTED);
+        writer.begin_segment(Registers::zero(17), 0, ALL_STARTED);
         assert_eq!(limit(&writer), 0);
         writer.restore_limit();
         assert_eq!(limit(&writer), writer.limit());
@@ -410,7 +412,7 @@ mod tests {
     #[test]
     fn a_gone_reader_does_not_block_the_writer() {
         let (mut writer, segments) = writer();
-        writer.begin_segment([0; REGISTERS], 0, ALL_STARTED);
+        writer.begin_segment(Registers::zero(17), 0, ALL_STARTED);
         drop(segments);
         for number in 0..CHUNK_WORDS * CHUNKS * 2 {
             writer.push([number as u64]);

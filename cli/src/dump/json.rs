@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use anyhow::Result;
+use ktrace_machine::{Cause, Encoding};
 use ktrace_timeline::Program;
 use ktrace_timeline::segment_memory::Access;
 use ktrace_timeline::verify::Unproved;
@@ -49,7 +50,8 @@ fn word(value: u32) -> String {
 
 impl Json {
     pub fn new(program: Arc<Program>) -> Result<Json> {
-        Ok(Json { program, disassembler: Disassembler::new()? })
+        let disassembler = Disassembler::new(program.instruction_set())?;
+        Ok(Json { program, disassembler })
     }
 }
 
@@ -77,11 +79,11 @@ impl Printer for Json {
             position: instruction.position,
             address: word(instruction.address),
             bytes: instruction.code().iter().map(|byte| format!("{byte:02x}")).collect(),
-            thumb: instruction.mode.thumb(),
+            thumb: matches!(instruction.encoding, Encoding::T32 { .. }),
             mnemonic: &text.mnemonic,
             operands: &text.operands,
             opaque: instruction.opaque.is_some(),
-            registers: changes(instruction)
+            registers: changes(&self.program, instruction)
                 .map(|changes| changes.map(|(name, value)| (name, value.map(word))).collect()),
             memory: instruction.accesses.iter().map(|access| entry(&self.program, access)).collect(),
         };
@@ -89,15 +91,16 @@ impl Printer for Json {
     }
 
     fn discontinuity(&mut self, discontinuity: &Discontinuity, out: &mut dyn Write) -> io::Result<()> {
-        let registers: BTreeMap<_, _> =
-            changes_of_discontinuity(discontinuity).map(|(name, value)| (name, word(value))).collect();
-        let vector = Some(discontinuity.cause).filter(|cause| *cause < 8);
+        let registers: BTreeMap<_, _> = changes_of_discontinuity(&self.program, discontinuity)
+            .map(|(name, value)| (name, word(value)))
+            .collect();
+        let vector = Some(discontinuity.cause).filter(|cause| cause.is_vector());
         let line = json!({
             "position": discontinuity.position,
             "discontinuity": true,
-            "vector": vector,
-            "cause": discontinuity.cause,
-            "further": discontinuity.further,
+            "vector": vector.map(Cause::code),
+            "cause": discontinuity.cause.code(),
+            "further": discontinuity.further.iter().map(|cause| cause.code()).collect::<Vec<_>>(),
             "registers": registers,
         });
         write_line(&line, out)

@@ -12,7 +12,6 @@ use std::sync::Arc;
 use anyhow::{Context, Result};
 use clap::{Args, ValueEnum};
 use ktrace_format::Position;
-use ktrace_machine::arm::description::REGISTERS;
 use ktrace_timeline::Program;
 use ktrace_timeline::destination::Destination;
 use ktrace_timeline::verify::Unproved;
@@ -87,7 +86,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     let mut printer: Box<dyn Printer> = match arguments.format {
         Format::Text => Box::new(text::Text::new(Arc::clone(&program))?),
         Format::Json => Box::new(json::Json::new(Arc::clone(&program))?),
-        Format::Original => Box::new(original::Original::new()?),
+        Format::Original => Box::new(original::Original::new(program.instruction_set())?),
     };
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
     let walk = Walk::new(Arc::clone(&program), from.0);
@@ -157,31 +156,35 @@ pub fn print_text(program: &Arc<Program>, from: u64, count: u64, out: &mut dyn W
     Ok(())
 }
 
-const PC: usize = 15;
-
 /// The registers that an instruction changed, with their new values; of the program counter only a jump. `None` if that
 /// is not known, because a discontinuity followed.
-fn changes(instruction: &Instruction) -> Option<impl Iterator<Item = (&'static str, Option<u32>)>> {
-    if instruction.after.iter().all(Option::is_none) {
-        return None;
-    }
+fn changes(
+    program: &Program,
+    instruction: &Instruction,
+) -> Option<impl Iterator<Item = (&'static str, Option<u32>)> + use<>> {
+    let (before, after) = (instruction.before, instruction.after?);
     let next = instruction.address.wrapping_add(instruction.code().len() as u32);
-    let values = instruction.before.into_iter().zip(instruction.after).enumerate();
-    let changed = values.filter(move |(number, (before, after))| {
-        let expected = if *number == PC { next } else { *before };
-        *after != Some(expected)
+    let set = program.instruction_set();
+    let changed = set.registers().iter().enumerate().filter_map(move |(number, register)| {
+        let expected = if number == set.program_counter() { Some(next) } else { before.get(number) };
+        let value = after.get(number);
+        (value != expected).then_some((register.name, value))
     });
-    Some(changed.map(|(number, (_, after))| (REGISTERS[number].name, after)))
+    Some(changed)
 }
 
 /// The registers that a discontinuity changed, together with the instruction before it; all if there was none.
 fn changes_of_discontinuity(
+    program: &Program,
     discontinuity: &Discontinuity,
 ) -> impl Iterator<Item = (&'static str, u32)> + use<> {
     let (before, after) = (discontinuity.before, discontinuity.after);
-    let changed =
-        (0..after.len()).filter(move |number| before.is_none_or(|before| before[*number] != after[*number]));
-    changed.map(move |number| (REGISTERS[number].name, after[number]))
+    let registers = program.instruction_set().registers().iter().enumerate();
+    registers.filter_map(move |(number, register)| {
+        let value = after.get(number)?;
+        let changed = before.is_none_or(|before| before.get(number) != Some(value));
+        changed.then_some((register.name, value))
+    })
 }
 
 /// The name of a device, for people and scripts.

@@ -5,13 +5,12 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use ktrace_timeline::Program;
-use ktrace_timeline::events::cause_name;
 use ktrace_timeline::segment_memory::Access;
 use ktrace_timeline::verify::Unproved;
 use ktrace_timeline::walk::{Discontinuity, Instruction};
 
 use super::{Printer, changes, changes_of_discontinuity, device_name};
-use crate::disassembly::{Disassembler, encoding};
+use crate::disassembly::{Disassembler, number};
 
 pub struct Text {
     program: Arc<Program>,
@@ -23,7 +22,8 @@ pub struct Text {
 impl Text {
     pub fn new(program: Arc<Program>) -> Result<Text> {
         let width = program.trace().instructions().to_string().len();
-        Ok(Text { program, disassembler: Disassembler::new()?, width })
+        let disassembler = Disassembler::new(program.instruction_set())?;
+        Ok(Text { program, disassembler, width })
     }
 
     /// Appends accesses; neighbours of a run of equal accesses to adjacent addresses share one address.
@@ -56,12 +56,12 @@ impl Printer for Text {
             "{:>width$}  {:08x}  {:<8}  {:<7} {:<24}",
             instruction.position,
             instruction.address,
-            encoding(instruction.code()),
+            number(instruction.encoding, instruction.code()),
             text.mnemonic,
             text.operands,
             width = self.width
         );
-        for (name, value) in changes(instruction).into_iter().flatten() {
+        for (name, value) in changes(&self.program, instruction).into_iter().flatten() {
             match value {
                 Some(value) => line += &format!("  {name}={value:08x}"),
                 None => line += &format!("  {name}=(not known)"),
@@ -72,20 +72,22 @@ impl Printer for Text {
     }
 
     fn discontinuity(&mut self, discontinuity: &Discontinuity, out: &mut dyn Write) -> io::Result<()> {
-        let to = match (discontinuity.cause, cause_name(discontinuity.cause)) {
-            (cause @ 0..=7, Some(name)) => format!("vector {cause}, {name}"),
-            (_, Some(name)) => format!("{name}, to {:08x}", discontinuity.after[super::PC]),
-            (_, None) => format!("not to an exception vector, but to {:08x}", discontinuity.after[super::PC]),
+        let Discontinuity { cause, after, .. } = discontinuity;
+        let pc = after.get(self.program.instruction_set().program_counter()).unwrap_or_default();
+        let to = match cause.name() {
+            Some(name) if cause.is_vector() => format!("vector {}, {name}", cause.code()),
+            Some(name) => format!("{name}, to {pc:08x}"),
+            None => format!("not to an exception vector, but to {pc:08x}"),
         };
         write!(out, "{:>width$}  -- discontinuity: {to}", "", width = self.width)?;
-        for &cause in &discontinuity.further {
-            match cause_name(cause) {
+        for cause in &discontinuity.further {
+            match cause.name() {
                 Some(name) => write!(out, "; then at once {name}")?,
-                None => write!(out, "; then at once one of cause {cause}")?,
+                None => write!(out, "; then at once one of cause {}", cause.code())?,
             }
         }
         write!(out, " --")?;
-        for (name, value) in changes_of_discontinuity(discontinuity) {
+        for (name, value) in changes_of_discontinuity(&self.program, discontinuity) {
             write!(out, "  {name}={value:08x}")?;
         }
         writeln!(out)

@@ -1,11 +1,11 @@
 //! One translation block: the unit that the recorder sees executing and that the executor runs.
 
-use super::effects::Flow;
 use super::instruction::{Condition, Decoded, Instruction, Opaque};
 use super::lower::{Site, lower};
 use super::mode::Mode;
 use super::operation::{MicroOperation, Operation};
 use super::{a32, t32};
+use crate::flow::Flow;
 
 /// The code of a block is not something that QEMU executes as one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,10 +3,12 @@
 use super::arithmetic::{Sum, add, add_with_carry, extract_field, shift, shift_with_carry, subtract};
 use super::block::Block;
 use super::execute::{Place, Target, execute};
-use super::instruction::{Condition, Register};
+use super::instruction::{BANKED, Condition, Register};
 use super::mode::{CPSR_BIG_ENDIAN, CPSR_IT, CPSR_THUMB, Mode, it_in_cpsr};
 use super::operation::Operation;
 use crate::bus::{AccessSize, Bus};
+
+pub use crate::cpu::Exit;
 
 /// The core registers: r0 to r15, then CPSR. r15 is the address of the next instruction.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,17 +34,6 @@ pub struct Cpu {
     it: u8,
     /// The rest of CPSR, in place.
     system: u32,
-}
-
-/// Why [`Cpu::run`] stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
-    /// Every instruction that was asked for was executed.
-    Done,
-    /// The instruction with this index is opaque; it was not executed.
-    Opaque(usize),
-    /// The bus refused an access of the instruction with this index. The registers mean nothing now.
-    Halted(usize),
 }
 
 /// Recorded results that do not belong to the instruction that they are for.
@@ -86,8 +77,6 @@ const CPSR_GE: u32 = 0xf << 16;
 /// What [`Cpu`] keeps outside `system`.
 const CPSR_UNPACKED: u32 = CPSR_N | CPSR_Z | CPSR_C | CPSR_V | CPSR_Q | CPSR_GE | CPSR_THUMB | CPSR_IT;
 
-/// Registers that change with the mode: r8 to r14.
-const BANKED: u32 = 0x7f00;
 const PROGRAM_COUNTER: u32 = 1 << 15;
 
 impl Cpu {
@@ -398,8 +387,8 @@ impl Cpu {
 
     /// Gives the opaque instruction `index` of a block its recorded results and moves on to the next instruction.
     ///
-    /// `written` names the registers as [`Opaque::written`](super::instruction::Opaque::written) does; `values` are
-    /// theirs, in rising order of the bits. A CPSR that was recorded inside a block has no valid T and IT bits (QEMU
+    /// `written` names the registers as [`Opaque::writes`](super::instruction::Opaque::writes) does, and r8 to r14 too if
+    /// the mode field of CPSR has changed; `values` are theirs, in rising order of the bits. A CPSR that was recorded inside a block has no valid T and IT bits (QEMU
     /// does not keep them in the register there), so these come from the block, unless the program counter is
     /// written. After an error nothing has changed.
     pub fn complete_opaque(

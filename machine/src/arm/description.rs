@@ -3,18 +3,7 @@
 //! Names, numbers and types are those of gdb's `org.gnu.gdb.arm.core` feature (*Debugging with GDB*, G.5.3). Numbers 16
 //! to 24 belonged to the FPA and stay unused, so CPSR has 25.
 
-/// One register of a target description; it has 32 bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct RegisterDescription {
-    /// Its name in the feature.
-    pub name: &'static str,
-    /// gdb's feature that it belongs to.
-    pub feature: &'static str,
-    /// gdb's register number.
-    pub number: usize,
-    /// gdb's type: `int`, `data_ptr` or `code_ptr`.
-    pub kind: &'static str,
-}
+pub use crate::description::RegisterDescription;
 
 const fn core(name: &'static str, number: usize, kind: &'static str) -> RegisterDescription {
     RegisterDescription { name, feature: "org.gnu.gdb.arm.core", number, kind }
@@ -43,3 +32,5 @@ pub const REGISTERS: [RegisterDescription; 17] = [
 
 /// The index of the program counter in [`REGISTERS`].
 pub const PROGRAM_COUNTER: usize = 15;
+/// The index of CPSR in [`REGISTERS`].
+pub const CPSR: usize = 16;

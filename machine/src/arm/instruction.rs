@@ -239,6 +239,11 @@ pub enum SaturatingOperation {
     DoubleSub,
 }
 
+/// CPSR's mode field.
+pub(crate) const MODE_FIELD: u32 = 0x1f;
+/// Registers that change with the mode: r8 to r14.
+pub(crate) const BANKED: u32 = 0x7f00;
+
 /// Why an instruction is not modelled, and what it may do. Memory that it reads or writes is recorded in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opaque {
@@ -270,18 +275,6 @@ impl Opaque {
         memory: true,
         changes_mapping: true,
     };
-
-    /// The registers whose values are its result, as in [`Opaque::writes`], once CPSR is known before and after it:
-    /// r8 to r14 join them if the mode field changed. The recorder stores these and a replay expects them.
-    pub fn written(&self, cpsr_before: u32, cpsr_after: u32) -> u32 {
-        const MODE_FIELD: u32 = 0x1f;
-        const BANKED: u32 = 0x7f00;
-        if self.changes_mode && (cpsr_before ^ cpsr_after) & MODE_FIELD != 0 {
-            self.writes | BANKED
-        } else {
-            self.writes
-        }
-    }
 }
 
 /// A conditional instruction as either decoder understood it. The condition is kept beside it, see [`Decoded`].

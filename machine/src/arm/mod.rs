@@ -21,5 +21,5 @@ pub mod t32;
 mod tests;
 pub mod translation;
 
-pub use effects::Flow;
+pub use crate::flow::Flow;
 pub use mode::Mode;

@@ -14,10 +14,10 @@
 //! Position 2 is the first time round the loop, 22 the instruction after it, and from 23 on it spins.
 
 use ktrace_format::Position;
-use ktrace_timeline::events::{DeviceWrite, Discontinuity, Event, Kinds};
+use ktrace_timeline::events::{Cause, DeviceWrite, Discontinuity, Event, Kinds};
 use ktrace_timeline::provenance::Provenance;
 use ktrace_timeline::replay::RegisterDescription;
-use ktrace_timeline::{MachineDescription, Replay, ReplayError, Stop, StopAt};
+use ktrace_timeline::{InstructionSet, MachineDescription, Replay, ReplayError, Stop, StopAt};
 
 pub const PROGRAM_ADDRESS: u32 = 0x8000;
 pub const LOOP_START: u32 = 0x8008;
@@ -222,7 +222,8 @@ impl Replay for SyntheticRecording {
         let event = |position| match position % 4 {
             0 => {
                 let (pc, to) = (Some(LOOP_START), Some(0x18));
-                Event::Discontinuity(Discontinuity { position, cause: 6, raised_by: None, pc, to })
+                let cause = Cause::new(InstructionSet::Arm, 6);
+                Event::Discontinuity(Discontinuity { position, cause, raised_by: None, pc, to })
             }
             _ => Event::DeviceWrite(DeviceWrite { position, physical: 0x4000_0000, bytes: position }),
         };

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use anyhow::{Context, bail, ensure};
 use capstone::prelude::*;
+use ktrace_machine::Opaque;
 use ktrace_machine::arm::block::Block;
 use ktrace_machine::arm::cpu::{Cpu, Exit, Registers};
 use ktrace_machine::arm::{Flow, Mode};
@@ -284,11 +285,9 @@ impl<'image> Checker<'image> {
 /// Gives an opaque instruction the results that the oracle has.
 fn complete(cpu: &mut Cpu, block: &Block, index: usize, before: &State, after: &State) -> anyhow::Result<()> {
     let opaque = block.opaque(index).context("the opaque instruction is not there")?;
-    let written = opaque.written(before.psr, after.psr);
     let all = registers(after).0;
-    let values: Vec<u32> =
-        (0..17).filter(|register| written >> register & 1 != 0).map(|register| all[register]).collect();
-    cpu.complete_opaque(block, index, written, &values)?;
+    let results = Opaque::from(opaque).results(before.psr, |register| anyhow::Ok(all[register]))?;
+    cpu.complete_opaque(block, index, results.written.bits() as u32, results.values())?;
     Ok(())
 }
 

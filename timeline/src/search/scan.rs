@@ -8,7 +8,6 @@ use super::Moment;
 use crate::engine::{Divergence, Engine};
 use crate::journal::Journal;
 use crate::past::Past;
-use crate::view::View;
 
 /// Instructions that are executed between two looks at whether the search was cancelled: well below a millisecond. It also
 /// bounds what is seen and not told yet.
@@ -57,13 +56,11 @@ impl<J: Journal> Moment for Here<'_, J> {
     }
 
     fn register(&self, number: usize) -> Option<u32> {
-        let proved = self.engine.unproven >> number & 1 == 0;
-        self.engine.registers().get(number).copied().filter(|_| proved)
+        self.engine.registers().get(number)
     }
 
     fn read_memory(&self, address: u32, into: &mut [Option<u8>]) {
-        let (shadow, executed) = (&self.engine.memory.shadow, self.engine.executed);
-        View { shadow, past: self.past, executed }.read_virtual(address, into);
+        self.engine.view(self.past).read_virtual(address, into);
     }
 }
 

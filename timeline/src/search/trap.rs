@@ -165,17 +165,17 @@ impl Trap {
         self.past.byte(physical / PAGE_BYTES as u64, physical as usize % PAGE_BYTES)
     }
 
-    /// A device is about to write to a physical page.
+    /// A device is about to write to a physical page, after so many instructions and with this status register.
     pub(crate) fn device_write(
         &mut self,
         shadow: &Shadow,
-        executed: u64,
+        (executed, status): (u64, u32),
         page: u64,
         offset: usize,
         bytes: &[u8],
     ) {
         let Trap { watches, past, sightings } = self;
-        let view = View { shadow, past, executed };
+        let view = View { shadow, past, executed, status };
         let start = page * PAGE_BYTES as u64 + offset as u64;
         let changes = |at: usize| {
             let before = view.seen(page, offset + at).or_else(|| past.byte(page, offset + at));

@@ -9,6 +9,7 @@
 mod code;
 mod world;
 
+use std::convert::Infallible;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -16,9 +17,9 @@ use ktrace_format::header::{Architecture, ByteOrder, Header, Path};
 use ktrace_format::memory::{ImageWriter, Region, RegionKind};
 use ktrace_format::segment::encoder::{BlockId, BlockTraits, Finished, LAST_STARTED, OpaqueInstruction};
 use ktrace_format::{TraceWriter, segment::access};
-use ktrace_machine::arm::Mode;
-use ktrace_machine::arm::block::Block;
-use ktrace_machine::arm::cpu::{Cpu, Exit, Registers};
+use ktrace_machine::{
+    Block, Cause, Cpu, Encoding, Exit, InstructionSet, KnownRegisters, Mode, RegisterSet, Registers,
+};
 use ktrace_timeline::Program;
 use ktrace_timeline::events::{self, Event};
 use ktrace_timeline::provenance::Provenance;
@@ -28,6 +29,8 @@ use tempfile::TempDir;
 use world::World;
 pub use world::{HOT_PAGES, PAGE_BYTES};
 
+const SET: InstructionSet = InstructionSet::Arm;
+const PC: usize = 15;
 const CPSR: usize = 16;
 
 /// One thing that happens to the guest.
@@ -167,9 +170,9 @@ pub struct Recorded {
     /// Where it is.
     pub directory: TempDir,
     /// Registers before each instruction.
-    pub registers: Vec<[u32; 17]>,
-    /// Registers after the last one; those that nobody can know are `None`.
-    pub end: [Option<u32>; 17],
+    pub registers: Vec<KnownRegisters>,
+    /// Registers after the last one.
+    pub end: KnownRegisters,
     /// Samples of memory.
     pub samples: Vec<Sample>,
     /// What devices wrote to memory.
@@ -183,12 +186,18 @@ pub struct Recorded {
 }
 
 impl Recorded {
+    /// Registers at a position.
+    pub fn at(&self, position: u64) -> &KnownRegisters {
+        self.registers.get(position as usize).unwrap_or(&self.end)
+    }
+
     /// The guest's events by kind, and in order.
     pub fn events(&self, program: &Program) -> Vec<Event> {
         let mut all = Vec::new();
         for Discontinuity { position, causes, last, to } in &self.discontinuities {
             for (number, &cause) in causes.iter().enumerate() {
-                let raised = number == 0 && matches!(cause, 1 | 2 | 4 | 5 | 9) && last.is_some();
+                let cause = Cause::new(SET, cause);
+                let raised = number == 0 && matches!(cause.code(), 1 | 2 | 4 | 5 | 9) && last.is_some();
                 all.push(Event::Discontinuity(events::Discontinuity {
                     position: *position,
                     cause,
@@ -235,7 +244,7 @@ enum Left {
     /// At the next block.
     Normally,
     /// The last instruction has not completed, or nobody read its results.
-    Open(u32),
+    Open(RegisterSet),
 }
 
 struct Guest {
@@ -246,7 +255,7 @@ struct Guest {
     blocks: Vec<KnownBlock>,
     finished: Finished,
     position: u64,
-    registers: Vec<[u32; 17]>,
+    registers: Vec<KnownRegisters>,
     samples: Vec<Sample>,
     device_writes: Vec<DeviceWrite>,
     discontinuities: Vec<Discontinuity>,
@@ -260,7 +269,7 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
     }
     let world = World::new(directory.path(), setup);
     let mut guest = Guest {
-        cpu: Cpu::new(&Registers::default()),
+        cpu: Cpu::new(SET, &Registers::zero(SET.register_count())),
         random: fastrand::Rng::with_seed(setup.seed),
         world,
         trace: TraceWriter::create(directory.path(), header()).unwrap(),
@@ -272,22 +281,18 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
         device_writes: Vec::new(),
         discontinuities: Vec::new(),
     };
-    guest.cpu = Cpu::new(&guest.keyframe());
+    guest.cpu = Cpu::new(SET, &guest.keyframe());
     guest.begin_segment();
     for step in steps {
         guest.step(step);
     }
-    let mut end = guest.cpu.registers().0.map(Some);
-    if let Some(stop) = setup.open_end {
-        let left = guest.run(255, setup.seed, stop, true);
-        end = guest.cpu.registers().0.map(Some);
-        if let Left::Open(unknown) = left {
-            end.iter_mut()
-                .enumerate()
-                .filter(|(at, _)| unknown >> at & 1 != 0)
-                .for_each(|(_, end)| *end = None);
-        }
+    let mut unknown = RegisterSet::EMPTY;
+    if let Some(stop) = setup.open_end
+        && let Left::Open(left) = guest.run(255, setup.seed, stop, true)
+    {
+        unknown = left;
     }
+    let end = KnownRegisters::new(guest.cpu.registers(), unknown);
     if setup.last_dma {
         guest.dma(setup.seed);
     }
@@ -352,7 +357,7 @@ impl Guest {
         // A position between two segments is shown from the second, which has accessed nothing yet, or from the first if
         // the second is lost.
         self.samples.retain(|sample| sample.position != self.position);
-        self.world.encoder.begin_segment(self.position, 0, &self.cpu.registers().0);
+        self.world.encoder.begin_segment(self.position, 0, &self.cpu.registers());
     }
 
     fn finish_segment(&mut self, open_end: bool) {
@@ -402,14 +407,14 @@ impl Guest {
 
     /// All registers as some exception or context switch might leave them.
     fn keyframe(&mut self) -> Registers {
-        let mut registers = Registers::default();
-        registers.0.iter_mut().for_each(|register| *register = self.random.u32(..));
+        let mut registers = Registers::zero(SET.register_count());
+        registers.iter_mut().for_each(|register| *register = self.random.u32(..));
         for number in [8, 9, 10, 11, 13] {
-            registers.0[number] = self.world.hot_address();
+            registers[number] = self.world.hot_address();
         }
         let (thumb, big_endian) = (self.random.u32(0..3) == 0, self.random.u32(0..8) == 0);
-        registers.0[15] = code::slot(self.random.u32(..));
-        registers.0[CPSR] = self.cpsr(thumb, big_endian);
+        registers[PC] = code::slot(self.random.u32(..));
+        registers[CPSR] = self.cpsr(thumb, big_endian);
         registers
     }
 
@@ -435,8 +440,9 @@ impl Guest {
     fn new_block(&mut self, address: u32, mode: Mode, seed: u64) -> usize {
         let mut random = fastrand::Rng::with_seed(seed);
         loop {
-            let code = code::block(&mut random, address, mode.thumb());
-            let Ok(decoded) = Block::decode(address, mode, &code) else { continue };
+            let thumb = SET.encoding(mode) != Encoding::A32;
+            let code = code::block(&mut random, address, thumb);
+            let Ok(decoded) = Block::decode(SET, address, mode, &code) else { continue };
             let same = |block: &KnownBlock| {
                 block.decoded.address() == address && block.decoded.mode() == mode && *block.code == *code
             };
@@ -472,17 +478,17 @@ impl Guest {
     /// `last`: address of the last instruction of the block that started.
     fn discontinue(&mut self, last: Option<u32>) {
         let registers = self.keyframe();
-        self.cpu = Cpu::new(&registers);
+        self.cpu = Cpu::new(SET, &registers);
         let cause = |random: &mut fastrand::Rng| if random.bool() { random.u8(..12) } else { random.u8(..) };
         let mut causes = vec![cause(&mut self.random)];
-        self.world.encoder.discontinuity(causes[0], &registers.0);
+        self.world.encoder.discontinuity(causes[0], &registers);
         while self.random.u8(..4) == 0 {
             let further = cause(&mut self.random);
             causes.push(further);
             self.world.encoder.further_discontinuity(further);
         }
         let position = self.registers.len() as u64;
-        self.discontinuities.push(Discontinuity { position, causes, last, to: registers.0[15] });
+        self.discontinuities.push(Discontinuity { position, causes, last, to: registers[PC] });
     }
 
     /// Runs one block. `open`: the recording ends with it.
@@ -499,12 +505,12 @@ impl Guest {
         let (mut started, mut left) = (0, Left::Normally);
         for index in 0..last {
             self.world.position = self.registers.len() as u64;
-            self.registers.push(self.cpu.registers().0);
+            self.registers.push(KnownRegisters::new(self.cpu.registers(), RegisterSet::EMPTY));
             started = index + 1;
             match self.cpu.run(&block, index, index + 1, &mut self.world) {
                 Exit::Done => {}
                 Exit::Halted(_) => {
-                    left = Left::Open(0x1_ffff);
+                    left = Left::Open(SET.all_registers());
                     break;
                 }
                 Exit::Opaque(_) => {
@@ -556,17 +562,17 @@ impl Guest {
     }
 
     /// Gives an opaque instruction results. Returns the registers that are unknown to those who have not seen them.
-    fn complete_opaque(&mut self, block: &Block, index: usize, tell: bool) -> u32 {
+    fn complete_opaque(&mut self, block: &Block, index: usize, tell: bool) -> RegisterSet {
         let opaque = block.opaque(index).unwrap();
-        let before = self.cpu.cpsr();
-        let branches = opaque.writes & 1 << 15 != 0;
+        let before = self.cpu.status();
+        let branches = opaque.writes.contains(PC);
         let mut after = before;
-        if opaque.writes & 1 << CPSR != 0 {
+        if opaque.writes.contains(CPSR) {
             let last = index + 1 == block.len();
             let big_endian = if last { self.random.u32(0..4) == 0 } else { before >> 9 & 1 != 0 };
             let thumb = self.random.bool();
             after = self.cpsr(thumb, big_endian);
-            if !opaque.changes_mode {
+            if opaque.may_write() == opaque.writes {
                 after = after & !0x1f | before & 0x1f;
             }
             if !branches {
@@ -574,27 +580,21 @@ impl Guest {
                 after |= self.random.u32(..) & 0x0600_fc20;
             }
         }
-        let written = opaque.written(before, after);
-        let mut values = Vec::new();
-        for register in (0..=CPSR).filter(|register| written >> register & 1 != 0) {
-            values.push(match register {
+        let results: Result<_, Infallible> = opaque.results(before, |register| {
+            let value = match register {
                 CPSR => after,
-                15 => code::slot(self.random.u32(..)),
+                PC => code::slot(self.random.u32(..)),
                 8..=11 | 13 => self.world.hot_address(),
                 _ => self.random.u32(..),
-            });
-        }
-        if tell && opaque.writes != 0 {
-            if written & 1 << CPSR != 0 {
-                self.world.encoder.opaque_results(&values[values.len() - 1..]);
-                self.world.encoder.opaque_results(&values[..values.len() - 1]);
-            } else {
-                self.world.encoder.opaque_results(&values);
+            };
+            if tell {
+                self.world.encoder.opaque_results(&[value]);
             }
-        }
-        self.cpu.complete_opaque(block, index, written, &values).unwrap();
+            Ok(value)
+        });
+        self.cpu.complete_opaque(block, index, &results.unwrap()).unwrap();
         // It may have ended in an exception, which also changes the stack pointer, the link register, and where to go on.
-        opaque.writes | if opaque.changes_mode { 0x7f00 } else { 0 } | 0x1_e000
+        opaque.may_write() | SET.exception_registers()
     }
 
     fn sample(&mut self) {

@@ -1,0 +1,164 @@
+//! One translation block of whichever instruction set the guest has.
+
+use crate::arm;
+use crate::mips;
+use crate::{Flow, InstructionSet, Mode, Opaque};
+
+/// The code of a block is not something that QEMU executes as one block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DecodeError {
+    /// The instruction set has no such mode.
+    #[error("there is no mode {:#06x}", .0.bits())]
+    Mode(Mode),
+    /// It is no block of ARM code.
+    #[error(transparent)]
+    Arm(#[from] arm::block::DecodeError),
+    /// It is no block of MIPS code.
+    #[error(transparent)]
+    Mips(#[from] mips::block::DecodeError),
+}
+
+/// A decoded translation block: instructions at consecutive addresses, the unit that the recorder sees executing and that
+/// the executor runs.
+#[derive(Clone, Debug)]
+pub enum Block {
+    /// ARM code.
+    Arm(arm::block::Block),
+    /// MIPS code.
+    Mips(mips::block::Block),
+}
+
+/// The same for each instruction set.
+macro_rules! each {
+    ($block:expr, $inner:ident => $answer:expr) => {
+        match $block {
+            Block::Arm($inner) => $answer,
+            Block::Mips($inner) => $answer,
+        }
+    };
+}
+
+impl Block {
+    /// Decodes the code at a virtual address. `mode` is the processor's at the block's start; `code` are the block's
+    /// bytes as in memory.
+    pub fn decode(set: InstructionSet, address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
+        Ok(match set {
+            InstructionSet::Arm => {
+                let mode = arm::Mode::from_bits(mode.bits()).ok_or(DecodeError::Mode(mode))?;
+                Block::Arm(arm::block::Block::decode(address, mode, code)?)
+            }
+            InstructionSet::Mips(processor) => {
+                let known = mips::Mode::from_bits(mode.bits());
+                let known = known.filter(|mode| mode.big_endian() == processor.big_endian());
+                let mode = known.ok_or(DecodeError::Mode(mode))?;
+                Block::Mips(mips::block::Block::decode(address, mode, code)?)
+            }
+        })
+    }
+
+    /// A block of one instruction at address 0 that does nothing.
+    pub fn nop(set: InstructionSet) -> Block {
+        let (mode, code) = match set {
+            InstructionSet::Arm => (Mode::default(), 0xe320_f000_u32.to_le_bytes()),
+            InstructionSet::Mips(processor) => (processor.into(), [0; 4]),
+        };
+        match Block::decode(set, 0, mode, &code) {
+            Ok(block) => block,
+            Err(error) => unreachable!("a NOP decodes: {error}"),
+        }
+    }
+
+    /// How many instructions it has; at least one.
+    #[expect(clippy::len_without_is_empty, reason = "a block is never empty")]
+    #[inline]
+    pub fn len(&self) -> usize {
+        each!(self, block => block.len())
+    }
+
+    /// The address of its first instruction.
+    #[inline]
+    pub fn address(&self) -> u32 {
+        each!(self, block => block.address())
+    }
+
+    /// The mode that it was decoded for.
+    pub fn mode(&self) -> Mode {
+        each!(self, block => block.mode().into())
+    }
+
+    /// The address of an instruction; from `len` on, the address behind the last one.
+    pub fn address_of(&self, index: usize) -> u32 {
+        each!(self, block => block.address_of(index))
+    }
+
+    /// The length of an instruction in bytes; 0 from `len` on.
+    pub fn length_of(&self, index: usize) -> u32 {
+        each!(self, block => block.length_of(index))
+    }
+
+    /// What is known of an instruction if it is opaque. The program counter is among its `writes` only if QEMU ends the
+    /// block with it.
+    pub fn opaque(&self, index: usize) -> Option<Opaque> {
+        match self {
+            Block::Arm(block) => block.opaque(index).map(Opaque::from),
+            Block::Mips(block) => block.opaque(index).map(Opaque::from),
+        }
+    }
+
+    /// The indices of all opaque instructions, rising.
+    pub fn opaque_indices(&self) -> &[u16] {
+        each!(self, block => block.opaque_indices())
+    }
+
+    /// The mode before an instruction. From `len` on, the mode after the last instruction if that does not branch.
+    pub fn mode_before(&self, index: usize) -> Mode {
+        each!(self, block => block.mode_before(index).into())
+    }
+
+    /// Execution can end right after or inside this instruction: it accesses memory, it is opaque, or it is the last
+    /// one. All others always complete and are followed by the next.
+    pub fn may_stop_at(&self, index: usize) -> bool {
+        each!(self, block => block.may_stop_at(index))
+    }
+
+    /// Where control goes after the last instruction.
+    pub fn flow(&self) -> Flow {
+        each!(self, block => block.flow())
+    }
+
+    /// The block's branch is modelled and may not be taken.
+    pub fn conditional(&self) -> bool {
+        each!(self, block => block.conditional())
+    }
+
+    /// The part of the mode before an instruction (from `len` on, behind the last one) that is the same whether or not a
+    /// branch was taken there: what this block hands to the next one.
+    pub fn carried_before(&self, index: usize) -> u8 {
+        match self {
+            // ITSTATE.
+            Block::Arm(block) => block.mode_before(index).it(),
+            // Whether a delay slot follows, and of what.
+            Block::Mips(block) => block.mode_before(index).slot_bits(),
+        }
+    }
+
+    /// What a register holds before the first instruction, if QEMU's copy of it is `value` when it enters the block: it
+    /// knows some state from the block's translation and does not keep it in the register.
+    pub fn at_entry(&self, register: usize, value: u32) -> u32 {
+        match self {
+            // ITSTATE is cleared, as the block's code knows it (`arm_tr_tb_start` in target/arm/tcg/translate.c). The
+            // program counter is stale where blocks are chained.
+            Block::Arm(block) => match register {
+                arm::description::PROGRAM_COUNTER => block.address(),
+                arm::description::CPSR if block.mode().thumb() => block.mode().put_it_into(value),
+                _ => value,
+            },
+            // Likewise.
+            Block::Mips(block) => match register {
+                mips::description::PROGRAM_COUNTER => block.address() | u32::from(block.mode().compressed()),
+                _ => value,
+            },
+        }
+    }
+}

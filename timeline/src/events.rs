@@ -321,13 +321,13 @@ impl Events {
         Ok(!cursor.at_end(&streams, Stream::Control))
     }
 
-    /// Enters the next segment that can have something. `None`: nothing is left.
-    fn enter_segment(&mut self) -> Option<Result<(), Unproved>> {
+    /// Enters the next segment that can have something. `None`: nothing is left, or it was cancelled.
+    fn enter_segment(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Option<Result<(), Unproved>> {
         let program = Arc::clone(&self.program);
         let segments = program.trace().segments();
         loop {
             let entry = segments.get(self.next_segment)?;
-            if entry.first.min(self.position) > self.to {
+            if entry.first.min(self.position) > self.to || cancelled() {
                 return None;
             }
             if entry.first > self.position {
@@ -506,10 +506,10 @@ impl Events {
     }
 }
 
-impl Iterator for Events {
-    type Item = Event;
-
-    fn next(&mut self) -> Option<Event> {
+impl Events {
+    /// The next event. `None`: there is none, or `cancelled` said so; it is asked before each segment, that is, every 10 ms
+    /// or so.
+    pub fn next_unless(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Option<Event> {
         loop {
             if let Some(pending) = self.pending.pop_front() {
                 let event = self.tell(pending);
@@ -535,11 +535,19 @@ impl Iterator for Events {
                     }
                 },
                 (None, true) => self.behind.take(),
-                (None, false) => self.enter_segment()?.err(),
+                (None, false) => self.enter_segment(cancelled)?.err(),
             };
             if let Some(event) = unknown.and_then(|unproved| self.unknown(unproved)) {
                 return Some(event);
             }
         }
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.next_unless(&mut || false)
     }
 }

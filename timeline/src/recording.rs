@@ -244,8 +244,13 @@ impl Replay for Recording {
         self.find_provenance(address, into)
     }
 
-    fn events(&self, kinds: Kinds) -> Box<dyn Iterator<Item = Event> + '_> {
-        Box::new(Events::new(Arc::clone(&self.program), kinds, self.position, self.end().0))
+    fn events<'a>(
+        &'a self,
+        kinds: Kinds,
+        cancelled: &'a mut dyn FnMut() -> bool,
+    ) -> Box<dyn Iterator<Item = Event> + 'a> {
+        let mut events = Events::new(Arc::clone(&self.program), kinds, self.position, self.end().0);
+        Box::new(std::iter::from_fn(move || events.next_unless(cancelled)))
     }
 
     fn run_forward(

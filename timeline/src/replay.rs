@@ -99,8 +99,13 @@ pub trait Replay {
     /// Where the bytes of memory here come from, at a virtual address on. It executes the segment again, so it takes some
     /// ten milliseconds; ask for many bytes at once.
     fn provenance(&mut self, address: u32, into: &mut [Provenance]) -> Result<(), ReplayError>;
-    /// What happens from the present position on, in order, up to the end of the recording.
-    fn events(&self, kinds: Kinds) -> Box<dyn Iterator<Item = Event> + '_>;
+    /// What happens from the present position on, in order, up to the end of the recording, or until `cancelled` returns
+    /// true; it is asked every 10 ms or so.
+    fn events<'a>(
+        &'a self,
+        kinds: Kinds,
+        cancelled: &'a mut dyn FnMut() -> bool,
+    ) -> Box<dyn Iterator<Item = Event> + 'a>;
     /// Runs forward from the next position on (an instruction at the present position does not count, its accesses do) until
     /// something of `stop` is met, the end is reached, or `cancelled` returns true; it is asked at least every 10 ms.
     fn run_forward(

@@ -25,7 +25,7 @@ struct Access {
 /// What happened, instruction by instruction.
 struct Log {
     addresses: Vec<u32>,
-    registers: Vec<[u32; 17]>,
+    registers: Vec<[Option<u32>; 17]>,
     accesses: Vec<Access>,
 }
 
@@ -34,7 +34,7 @@ fn log(program: &Arc<Program>) -> Log {
     for event in Walk::new(Arc::clone(program), 0) {
         let Event::Instruction(instruction) = event else { continue };
         log.addresses.push(instruction.address);
-        log.registers.push(instruction.before);
+        log.registers.push(std::array::from_fn(|number| instruction.before.get(number)));
         for access in &instruction.accesses {
             log.accesses.push(Access {
                 position: instruction.position,
@@ -248,8 +248,9 @@ fn check(recorded: &Recorded, indexed: bool) -> Result<(), TestCaseError> {
         let executed: Vec<u64> = (0..)
             .zip(log.addresses.iter().zip(&log.registers))
             .filter(|(position, (address, registers))| {
-                let counts = !even || registers[1] % 2 == 0 || {
-                    let range = MemoryRange::new(AddressSpace::Virtual, registers[13].into(), 1).unwrap();
+                let counts = !even || registers[1].is_some_and(|value| value % 2 == 0) || {
+                    let stack = registers[13].unwrap_or_default().into();
+                    let range = MemoryRange::new(AddressSpace::Virtual, stack, 1).unwrap();
                     read(&mut recording, *position, &range) == [Some(1)]
                 };
                 addresses.binary_search(address).is_ok() && counts

@@ -243,8 +243,7 @@ fn admit_breakpoint(name: &str, arguments: &str) -> Result<Admission, Refusal> {
             condition: condition(conditions)?,
         }),
         _ if !conditions.is_empty() => Err(MALFORMED),
-        "0" | "1" => forward(format!("{name}{kind},{address:x},{size:x}")),
-        "2" | "3" | "4" => Ok(UNSUPPORTED),
+        "0" | "1" | "2" | "3" | "4" => forward(format!("{name}{kind},{address:x},{size:x}")),
         _ => Err(MALFORMED),
     }
 }
@@ -474,6 +473,8 @@ mod tests {
             ("vCont;rffffffff80001118,ffffffff80001128:1", "vCont;r80001118,80001128"),
             ("Z0,8008,4", "Z0,8008,4"),
             ("Z0,8008,1", "Z0,8008,1"),
+            ("Z2,8008,1000", "Z2,8008,1000"),
+            ("z4,ffffffff80000000,8", "z4,80000000,8"),
             ("z1,ffffffff80000000,4", "z1,80000000,4"),
             ("qAttached:1", "qAttached"),
             ("qXfer:features:read:target.xml:0,ffb", "qXfer:features:read:target.xml:0,ffb"),
@@ -520,9 +521,7 @@ mod tests {
 
     #[test]
     fn what_nobody_implements_gets_the_empty_answer() {
-        for packet in
-            ["", "!", "vMustReplyEmpty", "qTStatus", "QTFrame:-1", "Z2,8000,4", "qSymbol::", "vFile:open"]
-        {
+        for packet in ["", "!", "vMustReplyEmpty", "qTStatus", "QTFrame:-1", "qSymbol::", "vFile:open"] {
             assert_eq!(admit(packet.as_bytes()), UNSUPPORTED, "{packet}");
         }
     }

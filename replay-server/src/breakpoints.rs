@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use gdbstub::target::ext::breakpoints::{
-    Breakpoints, HwBreakpoint, HwBreakpointOps, SwBreakpoint, SwBreakpointOps,
+    Breakpoints, HwBreakpoint, HwBreakpointOps, HwWatchpointOps, SwBreakpoint, SwBreakpointOps,
 };
 use gdbstub::target::{TargetError, TargetResult};
 
@@ -65,6 +65,11 @@ impl BreakpointTable {
         software.into_iter().chain(hardware)
     }
 
+    /// Some of them count only under a condition.
+    pub fn has_conditions(&self) -> bool {
+        self.size > 0
+    }
+
     /// All addresses, sorted, no duplicates.
     pub fn addresses(&self) -> Vec<u32> {
         let mut addresses: Vec<u32> = self.software.keys().chain(self.hardware.keys()).copied().collect();
@@ -100,6 +105,10 @@ impl Breakpoints for Guest {
     }
 
     fn support_hw_breakpoint(&mut self) -> Option<HwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_watchpoint(&mut self) -> Option<HwWatchpointOps<'_, Self>> {
         Some(self)
     }
 }

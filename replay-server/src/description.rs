@@ -66,10 +66,16 @@ impl RegisterLayout {
     }
 
     /// The value of the register with this number, zero-extended; `None` if it is not known or there is none.
-    pub fn value(&self, number: usize, core: &[Option<u32>], position: Position) -> Option<u64> {
+    /// `core` tells core registers in the order of the machine description.
+    pub fn value(
+        &self,
+        number: usize,
+        core: impl FnOnce(usize) -> Option<u32>,
+        position: Position,
+    ) -> Option<u64> {
         let at = self.registers.binary_search_by_key(&number, |(number, _)| *number).ok()?;
         match self.registers.get(at)?.1 {
-            Source::Core(index) => core.get(index).copied().flatten().map(u64::from),
+            Source::Core(index) => core(index).map(u64::from),
             Source::Position => Some(position.0),
         }
     }
@@ -194,7 +200,8 @@ mod tests {
     fn one_value_is_found_by_its_number() {
         let layout = RegisterLayout::new(&big_endian_machine());
         let core = [Some(1), Some(2), None, Some(0x8000_0004)];
-        let values = [0, 32, 33, 37, 38, 1, 39].map(|number| layout.value(number, &core, Position(7)));
+        let values = [0, 32, 33, 37, 38, 1, 39]
+            .map(|number| layout.value(number, |index| core.get(index).copied().flatten(), Position(7)));
         assert_eq!(values, [Some(1), Some(0x8000_0004), Some(2), None, Some(7), None, None]);
     }
 

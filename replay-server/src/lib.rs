@@ -29,6 +29,7 @@ pub mod resume;
 pub mod server;
 pub mod session;
 pub mod target;
+pub mod watchpoints;
 
 #[cfg(test)]
 #[path = "../tests/support/recording.rs"]

@@ -71,6 +71,11 @@ impl Outcome {
         Self { reason, message: None }
     }
 
+    fn access(guest: &Guest, watchpoint: usize, address: u64) -> Self {
+        let kind = guest.watchpoints.kind(watchpoint);
+        Self { reason: MultiThreadStopReason::Watch { tid: THREAD, kind, addr: address }, message: None }
+    }
+
     fn end_of_history(pos: ReplayLogPosition) -> Self {
         Self { reason: MultiThreadStopReason::ReplayLog { tid: Some(THREAD), pos }, message: None }
     }
@@ -103,50 +108,65 @@ pub fn run(guest: &mut Guest, request: ResumeRequest, cancelled: &mut dyn FnMut(
     let outcome = match request {
         ResumeRequest::Continue => run_to_breakpoint(guest, Direction::Forward, cancelled),
         ResumeRequest::ReverseContinue => run_to_breakpoint(guest, Direction::Backward, cancelled),
-        ResumeRequest::Step => step_forward(guest).map(|moved| {
-            if moved { Outcome::stepped() } else { Outcome::step_at_end(guest.replay.position()) }
-        }),
-        ResumeRequest::ReverseStep => step_backward(guest).map(|moved| {
-            if moved { Outcome::stepped() } else { Outcome::end_of_history(ReplayLogPosition::Begin) }
-        }),
+        ResumeRequest::Step => step(guest, Direction::Forward, cancelled),
+        ResumeRequest::ReverseStep => step(guest, Direction::Backward, cancelled),
         ResumeRequest::RangeStep { start, end } => step_range(guest, start, end, cancelled),
     };
     outcome.unwrap_or_else(|error| Outcome::failed(&error, guest.replay.position()))
 }
 
-#[derive(Clone, Copy, Debug)]
-enum Direction {
+/// The two ways through time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To later positions.
     Forward,
+    /// To earlier ones.
     Backward,
 }
 
-/// Runs past breakpoints whose conditions are false.
+/// Runs to a breakpoint that counts, or to watched memory.
 fn run_to_breakpoint(
     guest: &mut Guest,
     direction: Direction,
     cancelled: &mut dyn FnMut() -> bool,
 ) -> Result<Outcome, ReplayError> {
-    let stop = StopAt { addresses: guest.breakpoints.addresses(), position: None };
-    loop {
-        let stopped = match direction {
-            Direction::Forward => guest.replay.run_forward(&stop, cancelled)?,
-            Direction::Backward => guest.replay.run_backward(&stop, cancelled)?,
-        };
-        match stopped {
-            Stop::Start => return Ok(Outcome::end_of_history(ReplayLogPosition::Begin)),
-            Stop::End => return Ok(Outcome::end_of_history(ReplayLogPosition::End)),
-            Stop::Cancelled => return Ok(Outcome::interrupted(guest.replay.position())),
-            Stop::Address | Stop::Position => match guest.breakpoint_here() {
-                BreakpointHere::Hit(kind) => return Ok(Outcome::breakpoint(kind)),
-                BreakpointHere::None => return Ok(Outcome::stepped()),
-                // The run itself may be too short to ask.
-                BreakpointHere::ConditionFalse if cancelled() => {
-                    return Ok(Outcome::interrupted(guest.replay.position()));
-                }
-                BreakpointHere::ConditionFalse => {}
-            },
-        }
+    let stop = StopAt {
+        addresses: guest.breakpoints.addresses(),
+        condition: guest.condition(),
+        watchpoints: guest.watchpoints.watchpoints().to_vec(),
+        position: None,
+    };
+    let stopped = match direction {
+        Direction::Forward => guest.replay.run_forward(&stop, cancelled)?,
+        Direction::Backward => guest.replay.run_backward(&stop, cancelled)?,
+    };
+    Ok(match stopped {
+        Stop::Start => Outcome::end_of_history(ReplayLogPosition::Begin),
+        Stop::End => Outcome::end_of_history(ReplayLogPosition::End),
+        Stop::Cancelled => Outcome::interrupted(guest.replay.position()),
+        Stop::Watchpoint { number, address, .. } => Outcome::access(guest, number, address),
+        Stop::Address | Stop::Position => match guest.breakpoint_here() {
+            BreakpointHere::Hit(kind) => Outcome::breakpoint(kind),
+            BreakpointHere::None | BreakpointHere::ConditionFalse => Outcome::stepped(),
+        },
+    })
+}
+
+/// Makes one step, unless an access of watched memory comes first.
+fn step(
+    guest: &mut Guest,
+    direction: Direction,
+    cancelled: &mut dyn FnMut() -> bool,
+) -> Result<Outcome, ReplayError> {
+    if let Some(Stop::Watchpoint { number, address, .. }) = guest.access_here(direction, cancelled)? {
+        return Ok(Outcome::access(guest, number, address));
     }
+    Ok(match direction {
+        Direction::Forward if step_forward(guest)? => Outcome::stepped(),
+        Direction::Forward => Outcome::step_at_end(guest.replay.position()),
+        Direction::Backward if step_backward(guest)? => Outcome::stepped(),
+        Direction::Backward => Outcome::end_of_history(ReplayLogPosition::Begin),
+    })
 }
 
 /// Moves one instruction forward; false at the end of the recording.
@@ -166,7 +186,7 @@ fn step_backward(guest: &mut Guest) -> Result<bool, ReplayError> {
     }
 }
 
-/// Steps until the program counter leaves the range, is unknown, or is at a breakpoint.
+/// Steps until the program counter leaves the range, is unknown, or is at a breakpoint, or watched memory is accessed next.
 fn step_range(
     guest: &mut Guest,
     start: u32,
@@ -175,6 +195,11 @@ fn step_range(
 ) -> Result<Outcome, ReplayError> {
     let mut moved = false;
     loop {
+        if let Some(Stop::Watchpoint { number, address, .. }) =
+            guest.access_here(Direction::Forward, cancelled)?
+        {
+            return Ok(Outcome::access(guest, number, address));
+        }
         if !step_forward(guest)? {
             return Ok(if moved {
                 Outcome::stepped()
@@ -320,17 +345,6 @@ mod tests {
         guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START, r0_equals(3));
         run_freely(&mut guest, ResumeRequest::Continue);
         assert_eq!(guest.replay.position(), Position(2));
-    }
-
-    #[test]
-    fn a_run_over_false_conditions_can_be_cancelled() {
-        let mut guest = guest();
-        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START, r0_equals(9));
-        // The recording asks once, at its start.
-        let mut asked_before = false;
-        let outcome =
-            run(&mut guest, ResumeRequest::Continue, &mut || std::mem::replace(&mut asked_before, true));
-        assert_eq!(outcome, Outcome::interrupted(Position(2)));
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::monitor;
 use crate::reply::ReplyBuffer;
 use crate::resume;
 use crate::target::Guest;
+use crate::watchpoints::WatchpointTable;
 
 type Stub = GdbStubStateMachine<'static, Guest, ReplyBuffer>;
 type StubFailure = GdbStubError<Infallible, Infallible>;
@@ -57,6 +58,7 @@ enum Next {
 /// Serves a client until it leaves. Its breakpoints go with it, the position stays.
 pub fn serve(stream: TcpStream, guest: &mut Guest) -> Result<(), SessionError> {
     guest.breakpoints = BreakpointTable::default();
+    guest.watchpoints = WatchpointTable::default();
     guest.request = None;
     let client = ClientConnection::new(stream)?;
     let mut session = Session {

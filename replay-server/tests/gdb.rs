@@ -504,3 +504,106 @@ fn other_ways_to_connect_work_too() {
         assert_eq!(places(&output), ["at 2 pc 0x8008 r0 0", "at 0 pc 0x8000 r0 0"], "{setting}: {output}");
     }
 }
+
+/// The loop stores to the counter at positions 3, 7, 11, 15 and 19. gdb shows each behind the store going forward, and before it
+/// going backward.
+#[test]
+fn watchpoints_stop_at_each_store_in_both_directions() {
+    let server = start_server(SyntheticRecording::short());
+    for watch in ["watch *(int *) 0x9000", "awatch *(int *) 0x9000", "watch *(char *) 0x9000"] {
+        let output = gdb(
+            server,
+            &[
+                "target remote",
+                "monitor goto 4",
+                "maintenance flush register-cache",
+                watch,
+                "continue",
+                WHERE,
+                "continue 2",
+                WHERE,
+                "reverse-continue",
+                WHERE,
+                "reverse-continue",
+                WHERE,
+                "stepi 3",
+                WHERE,
+                "stepi",
+                WHERE,
+                "delete",
+                "detach",
+            ],
+        );
+        assert_eq!(
+            places(&output),
+            [
+                "at 8 pc 0x8010 r0 2",
+                "at 16 pc 0x8010 r0 4",
+                "at 15 pc 0x800c r0 4",
+                "at 11 pc 0x800c r0 3",
+                "at 12 pc 0x8010 r0 3",
+                "at 13 pc 0x8014 r0 3",
+            ],
+            "{watch}: {output}"
+        );
+        if watch.contains("int") {
+            assert_contains(&output, "Old value = 1\nNew value = 2");
+            // Backward it is the other way round.
+            assert_contains(&output, "Old value = 4\nNew value = 3");
+        }
+    }
+}
+
+#[test]
+fn watchpoints_and_breakpoints_stop_in_the_order_of_time() {
+    let server = start_server(SyntheticRecording::short());
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            "monitor goto 4",
+            "maintenance flush register-cache",
+            "watch *(int *) 0x9000",
+            "break *0x800c",
+            "break *0x8014 if $r0 == 3",
+            "continue",
+            WHERE,
+            "continue",
+            WHERE,
+            "continue",
+            WHERE,
+            "continue",
+            WHERE,
+            "continue",
+            WHERE,
+            "reverse-continue",
+            WHERE,
+            "reverse-continue",
+            WHERE,
+            "delete",
+            "detach",
+        ],
+    );
+    assert_eq!(
+        places(&output),
+        [
+            "at 7 pc 0x800c r0 2",
+            "at 8 pc 0x8010 r0 2",
+            "at 11 pc 0x800c r0 3",
+            "at 12 pc 0x8010 r0 3",
+            "at 13 pc 0x8014 r0 3",
+            // Back over the stores, each shown before it.
+            "at 11 pc 0x800c r0 3",
+            "at 7 pc 0x800c r0 2",
+        ],
+        "{output}"
+    );
+}
+
+#[test]
+fn a_range_that_is_only_written_has_no_reads() {
+    let server = start_server(SyntheticRecording::short());
+    let output =
+        gdb(server, &["target remote", "rwatch *(int *) 0x9000", "continue", WHERE, "delete", "detach"]);
+    assert_eq!(places(&output), ["at 26 pc 0x801c r0 5"], "{output}");
+}

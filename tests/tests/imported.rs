@@ -75,6 +75,9 @@ fn an_arm_recording() -> Result<()> {
         "x/2i $pc",
         "x/wx 0x1006",
         "monitor events gap",
+        "delete",
+        "watch *(int *) 0x1006",
+        "continue",
     ])?;
     assert_lines(
         &output,
@@ -96,6 +99,7 @@ fn an_arm_recording() -> Result<()> {
         "0x8008:\tmov\tr0, #7",
         "0x800c:\tb\t0x800c",
         "Cannot access memory at address 0x1006",
+        "memory accesses were not recorded: this is an imported recording",
         "             4  gap        a gap in the recording, to 0x00009000",
         "             8  gap        a gap in the recording, to 0x00008000",
     ] {

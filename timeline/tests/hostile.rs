@@ -84,7 +84,7 @@ fn exercise(recording: &mut Recording, seed: u64) {
         addresses.push(random.u32(..));
         addresses.sort_unstable();
         addresses.dedup();
-        let stop = StopAt { addresses, position: None };
+        let stop = StopAt { addresses, ..StopAt::default() };
         let mut patience = 200;
         let mut cancelled = || {
             patience -= 1;

@@ -11,7 +11,7 @@ pub mod encoder;
 pub mod index;
 mod local_memory;
 mod page_table;
-mod target;
+pub(crate) mod target;
 mod translations;
 
 pub use commit::Committer;

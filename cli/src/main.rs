@@ -5,6 +5,7 @@ mod demo;
 mod disassembly;
 mod dump;
 mod events;
+mod import;
 mod info;
 mod output;
 mod record;
@@ -49,6 +50,8 @@ enum Command {
     Dump(dump::Arguments),
     /// List interrupts, exceptions, writes of devices to memory, and accesses to devices.
     Events(events::Arguments),
+    /// Make a trace of what another recorder has left.
+    Import(import::Arguments),
     /// Show what ktracer does, with the recording that comes with it; needs neither QEMU nor gdb.
     Demo,
 }
@@ -60,6 +63,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
         Command::Demo => demo::run(),
     };
     result.unwrap_or_else(|error| {

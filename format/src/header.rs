@@ -13,6 +13,9 @@ pub enum Path {
     Portable,
     /// A patched QEMU that reports them.
     Fast,
+    /// The original ktracer: registers where some blocks began, the code of these blocks, and nothing else. See *Imported
+    /// recordings* in `SPEC.md`.
+    Original,
 }
 
 /// The instruction set.

@@ -414,6 +414,12 @@ impl Trace {
         &self.header
     }
 
+    /// The checksum of the header's record, by which other files tell whose they are.
+    pub fn header_checksum(&self) -> u32 {
+        let first = record::record_at(&self.map, 0).and_then(Result::ok);
+        first.map_or(0, |first| crc32c::crc32c(first.unchecked_payload()))
+    }
+
     /// Totals, if the trace was closed properly.
     pub fn totals(&self) -> Option<&Totals> {
         self.totals.as_ref()

@@ -5,7 +5,7 @@
 
 mod capture;
 mod control;
-mod directory;
+pub mod directory;
 mod guest;
 mod lines;
 mod mtree;

@@ -43,6 +43,14 @@ pub enum TraceError {
         /// Its version.
         found: u64,
     },
+    /// An older ktracer made it, and this one computes other digests.
+    #[error("{path} has trace format {found}, this ktracer reads {FORMAT_VERSION}: the ktracer that made it reads it; or record again", path = .path.display())]
+    Older {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
     /// A record is damaged.
     #[error("{path}: {source}", path = .path.display())]
     Record {
@@ -205,6 +213,9 @@ impl Trace {
         match json.get("format_version").and_then(serde_json::Value::as_u64) {
             Some(found) if found > u64::from(FORMAT_VERSION) => {
                 Err(TraceError::Newer { path: path.to_owned(), found })
+            }
+            Some(found) if found < u64::from(FORMAT_VERSION) => {
+                Err(TraceError::Older { path: path.to_owned(), found })
             }
             Some(_) => serde_json::from_value(json).map_err(|error| not(error.to_string())),
             None => Err(not("its header has no format_version".into())),

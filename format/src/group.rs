@@ -319,8 +319,7 @@ mod tests {
             ..Index::default()
         };
         let mut builder = GroupBuilder::default();
-        let facts =
-            Facts { index: &one, remapped: false, device_writes: true, device_accesses: false };
+        let facts = Facts { index: &one, remapped: false, device_writes: true, device_accesses: false };
         builder.add(0, Some(facts));
         builder.add(5, None);
         builder.add(63, Some(Facts { index: &other, remapped: true, device_accesses: true, ..facts }));

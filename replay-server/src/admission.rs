@@ -518,9 +518,7 @@ mod tests {
 
     #[test]
     fn what_nobody_implements_gets_the_empty_answer() {
-        for packet in
-            ["", "!", "vMustReplyEmpty", "qTStatus", "QTFrame:-1", "qSymbol::", "vFile:open"]
-        {
+        for packet in ["", "!", "vMustReplyEmpty", "qTStatus", "QTFrame:-1", "qSymbol::", "vFile:open"] {
             assert_eq!(admit(packet.as_bytes()), UNSUPPORTED, "{packet}");
         }
     }

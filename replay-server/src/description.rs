@@ -200,7 +200,8 @@ mod tests {
     fn one_value_is_found_by_its_number() {
         let layout = RegisterLayout::new(&big_endian_machine());
         let core = [Some(1), Some(2), None, Some(0x8000_0004)];
-        let values = [0, 32, 33, 37, 38, 1, 39].map(|number| layout.value(number, |index| core.get(index).copied().flatten(), Position(7)));
+        let values = [0, 32, 33, 37, 38, 1, 39]
+            .map(|number| layout.value(number, |index| core.get(index).copied().flatten(), Position(7)));
         assert_eq!(values, [Some(1), Some(0x8000_0004), Some(2), None, Some(7), None, None]);
     }
 

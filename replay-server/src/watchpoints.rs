@@ -131,7 +131,12 @@ impl HwWatchpoint for Guest {
         Ok(watchpoint.is_some_and(|watchpoint| self.watchpoints.insert(watchpoint)))
     }
 
-    fn remove_hw_watchpoint(&mut self, address: u64, length: u64, kind: WatchKind) -> TargetResult<bool, Self> {
+    fn remove_hw_watchpoint(
+        &mut self,
+        address: u64,
+        length: u64,
+        kind: WatchKind,
+    ) -> TargetResult<bool, Self> {
         let watchpoint = self.watchpoint(address, length, kind);
         watchpoint.iter().for_each(|watchpoint| self.watchpoints.remove(watchpoint));
         Ok(watchpoint.is_some())

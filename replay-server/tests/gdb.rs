@@ -603,6 +603,7 @@ fn watchpoints_and_breakpoints_stop_in_the_order_of_time() {
 #[test]
 fn a_range_that_is_only_written_has_no_reads() {
     let server = start_server(SyntheticRecording::short());
-    let output = gdb(server, &["target remote", "rwatch *(int *) 0x9000", "continue", WHERE, "delete", "detach"]);
+    let output =
+        gdb(server, &["target remote", "rwatch *(int *) 0x9000", "continue", WHERE, "delete", "detach"]);
     assert_eq!(places(&output), ["at 26 pc 0x801c r0 5"], "{output}");
 }

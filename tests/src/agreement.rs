@@ -59,11 +59,8 @@ fn agrees(recording: &mut Recording, position: u64, state: &Registers) -> Result
 pub fn find(recording: &mut Recording, states: &[Registers], from: u64, to: u64) -> Result<u64> {
     let anchor = &states[..states.len().min(ANCHOR)];
     let (rarest, address) = rarest(anchor).context("the log is empty")?;
-    let mut stop = StopAt {
-        addresses: vec![address],
-        position: Some(Position(to + rarest + 1)),
-        ..StopAt::default()
-    };
+    let mut stop =
+        StopAt { addresses: vec![address], position: Some(Position(to + rarest + 1)), ..StopAt::default() };
     let mut found: Option<u64> = None;
     let mut furthest = 0;
     let mut here = from + rarest;

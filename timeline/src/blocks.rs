@@ -35,7 +35,8 @@ impl DecodedBlocks {
     #[cold]
     fn decode(&self, trace: &Trace, id: u32) -> Option<Box<Block>> {
         let entry = trace.block(id)?;
-        let block = Block::decode(self.set, entry.address, Mode::from_bits(entry.mode), trace.code(entry)).ok()?;
+        let block =
+            Block::decode(self.set, entry.address, Mode::from_bits(entry.mode), trace.code(entry)).ok()?;
         let bytes = size_of::<Block>() + block.len() * INSTRUCTION_BYTES;
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Some(Box::new(block))

@@ -11,15 +11,15 @@ pub mod journal;
 mod past;
 pub mod program;
 pub mod provenance;
-pub mod recording;
 mod rebuilt;
+pub mod recording;
 pub mod replay;
 pub mod sample;
 pub mod search;
 pub mod segment_memory;
 pub mod verify;
-pub mod walk;
 mod view;
+pub mod walk;
 mod watch;
 mod window;
 

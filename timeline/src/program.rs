@@ -86,7 +86,18 @@ impl Program {
         }
         let decoded = BlockStore::new(trace.block_count(), limits.blocks(), instruction_set);
         let (unpacked, catalogue) = (Unpacked::new(limits), OnceLock::new());
-        Ok(Program { trace, instruction_set, image, decoded, limits, unpacked, catalogue, by_address: OnceLock::new(), entries, entry_blocks })
+        Ok(Program {
+            trace,
+            instruction_set,
+            image,
+            decoded,
+            limits,
+            unpacked,
+            catalogue,
+            by_address: OnceLock::new(),
+            entries,
+            entry_blocks,
+        })
     }
 
     /// The trace.

@@ -74,6 +74,8 @@ impl Rebuilt {
 
     /// What it takes in memory.
     pub(crate) fn bytes(&self) -> usize {
-        self.pages.len() * (size_of::<Seen>() + 256) + 4 * self.index.blocks.len() + 24 * self.index.mappings.len()
+        self.pages.len() * (size_of::<Seen>() + 256)
+            + 4 * self.index.blocks.len()
+            + 24 * self.index.mappings.len()
     }
 }

@@ -11,12 +11,12 @@ use crate::events::{Event, Events, Kinds};
 use crate::program::Program;
 use crate::provenance::Provenance;
 use crate::replay::{MachineDescription, Replay, ReplayError, Stop, StopAt};
+use crate::search::Who;
 use crate::search::candidates::Direction;
 use crate::search::first::{Course, Outcome, StopHere, first};
 use crate::search::hunt::Scouts;
 use crate::search::quarry::Quarry;
 use crate::search::scan::Found;
-use crate::search::Who;
 use crate::window::Window;
 
 /// One view of a recording.

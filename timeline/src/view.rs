@@ -57,7 +57,9 @@ impl View<'_> {
     fn read_page(&self, page: u64, offset: usize, into: &mut [Option<u8>]) {
         into.fill(None);
         if let Some(seen) = self.shadow.touched_page(page) {
-            for ((at, byte), value) in (offset..).zip(&mut *into).zip(seen.data.get(offset..).unwrap_or_default()) {
+            for ((at, byte), value) in
+                (offset..).zip(&mut *into).zip(seen.data.get(offset..).unwrap_or_default())
+            {
                 let known = seen.known.get(at / 64).is_some_and(|known| known >> (at % 64) & 1 != 0);
                 *byte = known.then_some(*value);
             }

@@ -101,7 +101,8 @@ impl Window {
     /// Starts the segment, or starts it again.
     fn begin(&mut self) -> Result<(), Divergence> {
         self.snapshots.clear();
-        let (head, streams) = &**self.segment.as_ref().ok_or_else(|| self.engine.divergence("there is no segment"))?;
+        let (head, streams) =
+            &**self.segment.as_ref().ok_or_else(|| self.engine.divergence("there is no segment"))?;
         self.engine.begin(head.clone(), Arc::clone(streams))?;
         self.snapshots.push(self.engine.snapshot());
         Ok(())
@@ -189,15 +190,20 @@ impl Window {
         let from = self.engine.executed;
         let mut at = None;
         let cancelled = RefCell::new(cancelled);
-        let ended = scan(&mut self.engine, quarry, &self.past, until, &|| cancelled.borrow_mut()(), &mut |found, _| {
-            match found {
+        let ended = scan(
+            &mut self.engine,
+            quarry,
+            &self.past,
+            until,
+            &|| cancelled.borrow_mut()(),
+            &mut |found, _| match found {
                 Found::Instruction { offset, .. } if offset > from => {
                     at = Some(offset);
                     ControlFlow::Break(())
                 }
                 _ => ControlFlow::Continue(()),
-            }
-        });
+            },
+        );
         match ended {
             Ok(Ended::Cancelled) => Err(Cancelled { at: Some(self.number) }),
             // Behind a divergence nothing is proved, so nothing is found.

@@ -71,7 +71,8 @@ fn read(recording: &mut Recording, position: u64, range: &MemoryRange) -> Vec<Op
 /// Whether an access touches a range. Accesses that straddle pages have one physical address only, so ranges for these are
 /// chosen such that it does not matter; so are those of devices' writes.
 fn touches(access: &Access, range: &MemoryRange) -> bool {
-    let overlaps = |first: u64| (0..access.bytes).any(|at| (range.first()..=range.last()).contains(&(first + at)));
+    let overlaps =
+        |first: u64| (0..access.bytes).any(|at| (range.first()..=range.last()).contains(&(first + at)));
     match range.space() {
         AddressSpace::Virtual => (0..access.bytes).any(|at| {
             let address = u64::from(access.address.wrapping_add(at as u32));
@@ -87,7 +88,9 @@ fn hits(recording: &mut Recording, log: &Log, watchpoint: &Watchpoint) -> Vec<u6
     let mut hits = Vec::new();
     for access in &log.accesses {
         let wanted = match (watchpoint.watched, access.who) {
-            (Watched::Read, Who::Load) | (Watched::Write, Who::Store | Who::Device) | (Watched::Access, _) => true,
+            (Watched::Read, Who::Load)
+            | (Watched::Write, Who::Store | Who::Device)
+            | (Watched::Access, _) => true,
             (Watched::Change, _) => true,
             _ => false,
         };
@@ -153,7 +156,14 @@ fn compare(
                 continue;
             }
         };
-        prop_assert_eq!((stopped == Stop::Address, position), expected, "from {} to {:?} {:?}", from, limit, stop);
+        prop_assert_eq!(
+            (stopped == Stop::Address, position),
+            expected,
+            "from {} to {:?} {:?}",
+            from,
+            limit,
+            stop
+        );
 
         let limit = if random.bool() { None } else { Some(random.u64(0..=from)) };
         let stop = StopAt { position: limit.map(Position), ..stop };
@@ -166,11 +176,23 @@ fn compare(
             (_, Some(access)) => (false, access),
             (Some(instruction), None) => (true, instruction),
             (None, None) => {
-                prop_assert!(matches!(stopped, Stop::Start | Stop::Position), "{:?} back from {}", stopped, from);
+                prop_assert!(
+                    matches!(stopped, Stop::Start | Stop::Position),
+                    "{:?} back from {}",
+                    stopped,
+                    from
+                );
                 continue;
             }
         };
-        prop_assert_eq!((stopped == Stop::Address, position), expected, "back from {} to {:?} {:?}", from, limit, stop);
+        prop_assert_eq!(
+            (stopped == Stop::Address, position),
+            expected,
+            "back from {} to {:?} {:?}",
+            from,
+            limit,
+            stop
+        );
     }
     Ok(())
 }
@@ -193,25 +215,31 @@ fn watchpoint(log: &Log, random: &mut fastrand::Rng) -> Option<Watchpoint> {
 /// nor what virtual addresses show what a device writes, nor what a range shows whose mapping changes.
 fn can_be_told(recording: &Recording, log: &Log, watchpoint: &Watchpoint) -> bool {
     let near = |access: &&Access| {
-        let far = |first: u64, start: u64| first > watchpoint.range.last() + 64 || start + access.bytes + 64 < watchpoint.range.first();
+        let far = |first: u64, start: u64| {
+            first > watchpoint.range.last() + 64 || start + access.bytes + 64 < watchpoint.range.first()
+        };
         match watchpoint.range.space() {
             AddressSpace::Physical => access.physical.is_some_and(|start| !far(start, start)),
             AddressSpace::Virtual => access.who != Who::Device,
         }
     };
-    let straddles = |access: &&Access| (access.address & 0xfff) as u64 + access.bytes > 4096 && access.who != Who::Device;
+    let straddles =
+        |access: &&Access| (access.address & 0xfff) as u64 + access.bytes > 4096 && access.who != Who::Device;
     let physical = watchpoint.range.space() == AddressSpace::Physical;
     let page = |address: u64| address >> 12;
     let one_page = page(watchpoint.range.first()) == page(watchpoint.range.last());
     if physical {
-        let canonical = recording.program().image().is_none_or(|image| {
-            image.canonical(watchpoint.range.first()) == watchpoint.range.first()
-        });
-        return canonical && one_page && !log.accesses.iter().filter(straddles).any(|access| {
-            // Its second page may be any.
-            let (low, high) = (watchpoint.range.first() & 0xfff, watchpoint.range.last() & 0xfff);
-            low < 16 || high > 4080 || near(&access)
-        });
+        let canonical = recording
+            .program()
+            .image()
+            .is_none_or(|image| image.canonical(watchpoint.range.first()) == watchpoint.range.first());
+        return canonical
+            && one_page
+            && !log.accesses.iter().filter(straddles).any(|access| {
+                // Its second page may be any.
+                let (low, high) = (watchpoint.range.first() & 0xfff, watchpoint.range.last() & 0xfff);
+                low < 16 || high > 4080 || near(&access)
+            });
     }
     match watchpoint.watched {
         Watched::Read => true,
@@ -232,9 +260,8 @@ fn check(recorded: &Recorded, indexed: bool) -> Result<(), TestCaseError> {
     let mut recording = Recording::new(program);
     let mut random = fastrand::Rng::with_seed(log.addresses.len() as u64);
     for _ in 0..24 {
-        let mut addresses: Vec<u32> = (0..random.usize(0..3))
-            .map(|_| log.addresses[random.usize(..log.addresses.len())])
-            .collect();
+        let mut addresses: Vec<u32> =
+            (0..random.usize(0..3)).map(|_| log.addresses[random.usize(..log.addresses.len())]).collect();
         addresses.sort_unstable();
         addresses.dedup();
         let even = random.u8(..4) == 0;

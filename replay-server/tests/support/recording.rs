@@ -149,7 +149,8 @@ impl SyntheticRecording {
 
     fn stops_at(&self, stop: &StopAt) -> Option<Stop> {
         let address = self.state(self.position).registers[PROGRAM_COUNTER];
-        let counts = || stop.condition.as_ref().is_none_or(|condition| condition.holds(&Then { recording: self }));
+        let counts =
+            || stop.condition.as_ref().is_none_or(|condition| condition.holds(&Then { recording: self }));
         if self.position != self.end && stop.addresses.binary_search(&address).is_ok() && counts() {
             return Some(Stop::Address);
         }

@@ -156,7 +156,9 @@ fn main() {
     for _ in 0..400 {
         recording.seek(Position(random.u64(0..end / 50))).expect("in the recording");
         let registers = recording.registers().expect("the trace is whole");
-        let Some(base) = registers.get(random.usize(..14)).copied().flatten().map(|base| base & !3) else { continue };
+        let Some(base) = registers.get(random.usize(..14)).copied().flatten().map(|base| base & !3) else {
+            continue;
+        };
         let Some(range) = MemoryRange::new(AddressSpace::Virtual, base.into(), 4) else { continue };
         let watchpoints = vec![Watchpoint { range, watched: Watched::Change }];
         let stop = StopAt { watchpoints, ..StopAt::default() };

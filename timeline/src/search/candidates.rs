@@ -151,7 +151,8 @@ fn of_watch(
             for range in ranges {
                 let (first, last) = (range.start() / PAGE_BYTES as u64, range.end() / PAGE_BYTES as u64);
                 let from = pages.partition_point(|page| page.page < first);
-                for page in pages.get(from..).unwrap_or_default().iter().take_while(|page| page.page <= last) {
+                for page in pages.get(from..).unwrap_or_default().iter().take_while(|page| page.page <= last)
+                {
                     members |= users(page, lines(page.page, range), watched);
                 }
                 if stores_may_be_lost(watched) {
@@ -177,7 +178,8 @@ fn of_watch(
             for page in these.iter().take_while(|page| page.page <= last) {
                 let lines = lines(page.page.into(), &wide);
                 for (target, shown) in &page.targets {
-                    let users = |number: &u64| find(pages, *number).map_or(0, |page| users(page, lines, watched));
+                    let users =
+                        |number: &u64| find(pages, *number).map_or(0, |page| users(page, lines, watched));
                     members |= match target {
                         Target::Ram(number) => shown & users(number),
                         Target::Rom(_) if stores_may_be_lost(watched) => *shown,
@@ -247,7 +249,9 @@ fn uses(index: &Index, member: Members) -> (Vec<PageUse>, Vec<VirtualUse>) {
         readers: flag(lines.read),
         writers: flag(lines.written),
     });
-    let virtual_pages =
-        index.mappings.iter().map(|(page, target)| VirtualUse { page: *page, targets: vec![(*target, member)] });
+    let virtual_pages = index
+        .mappings
+        .iter()
+        .map(|(page, target)| VirtualUse { page: *page, targets: vec![(*target, member)] });
     (pages.collect(), virtual_pages.collect())
 }

@@ -103,7 +103,9 @@ pub(crate) enum Outcome {
     Stop(StopHere),
     Nothing,
     /// Nothing is between the start of the search and this position.
-    Cancelled { position: u64 },
+    Cancelled {
+        position: u64,
+    },
 }
 
 /// Prepares an engine to look through a segment. `None`: it can't be executed, so nothing can be found.
@@ -111,7 +113,8 @@ pub(super) fn begin(engine: &mut Engine<NoJournal>, quarry: &Quarry, segment: us
     let program = Arc::clone(engine.program());
     let unpacked = program.segment(segment).ok()?;
     let past = Arc::new(Past::new(program, segment));
-    let trap = (!quarry.watches.is_empty()).then(|| Trap::new(Arc::clone(&quarry.watches), Arc::clone(&past)));
+    let trap =
+        (!quarry.watches.is_empty()).then(|| Trap::new(Arc::clone(&quarry.watches), Arc::clone(&past)));
     engine.memory.set_trap(trap);
     engine.begin(unpacked.0.clone(), Arc::clone(&unpacked.1)).ok()?;
     Some(past)

@@ -167,7 +167,9 @@ impl Quarry {
     pub(crate) fn add_address(&mut self, program: &Program, address: u32) {
         for id in program.blocks_with(address) {
             let Some(block) = program.block(id) else { continue };
-            let Some(index) = (0..block.len()).find(|index| block.address_of(*index) == address) else { continue };
+            let Some(index) = (0..block.len()).find(|index| block.address_of(*index) == address) else {
+                continue;
+            };
             self.marked.resize(program.trace().block_count().div_ceil(64), 0);
             if let Some(word) = self.marked.get_mut(id as usize / 64) {
                 *word |= 1 << (id % 64);

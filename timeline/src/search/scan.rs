@@ -2,9 +2,9 @@
 
 use std::ops::ControlFlow;
 
+use super::Moment;
 use super::quarry::Quarry;
 use super::trap::{Sighting, Who};
-use super::Moment;
 use crate::engine::{Divergence, Engine};
 use crate::journal::Journal;
 use crate::past::Past;
@@ -114,7 +114,9 @@ fn block<J: Journal>(
             break;
         }
         engine.run_to(offset)?;
-        if tell_accesses(engine, past, found).is_break() || instruction(engine, quarry, past, found).is_break() {
+        if tell_accesses(engine, past, found).is_break()
+            || instruction(engine, quarry, past, found).is_break()
+        {
             return Ok(ControlFlow::Break(()));
         }
     }

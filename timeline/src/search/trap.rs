@@ -132,7 +132,8 @@ impl Trap {
                 }
             };
             let counts = |at: &usize| {
-                within(*at).is_some() && (watch.watched != Watched::Change || self.changes(trapped, store, memory, *at))
+                within(*at).is_some()
+                    && (watch.watched != Watched::Change || self.changes(trapped, store, memory, *at))
             };
             let Some(first) = (0..trapped.bytes).find(counts) else { continue };
             self.sightings.push(Sighting {
@@ -190,7 +191,8 @@ impl Trap {
                 _ if watch.watched == Watched::Read => None,
                 Area::Physical(ranges) => ranges.iter().find_map(|range| {
                     let from = range.start().saturating_sub(start).min(bytes.len() as u64) as usize;
-                    let to = range.end().checked_sub(start)?.saturating_add(1).min(bytes.len() as u64) as usize;
+                    let to =
+                        range.end().checked_sub(start)?.saturating_add(1).min(bytes.len() as u64) as usize;
                     let at = first(from..to)?;
                     Some((None, start + at as u64))
                 }),

@@ -1,6 +1,7 @@
 //! Measures how long a replay takes to go anywhere in a trace: `benches/time-travel.sh` runs it and prints its table.
 //!
-//!     time_travel DIR      prints one JSON object a line: what, median, 99th percentile and worst in milliseconds, how often
+//!     time_travel DIR      prints one JSON object a line: what; median, 99th percentile and worst in milliseconds; the mean of all
+//!                          threads' processor time; how often
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,14 +12,20 @@ use ktrace_timeline::search::{AddressSpace, Condition, MemoryRange, Watched, Wat
 use ktrace_timeline::{Program, Recording, Replay, Stop, StopAt};
 use serde_json::json;
 
-/// What was measured of one thing, in milliseconds.
-struct Measured(Vec<f64>);
+/// What was measured of one thing, in milliseconds: by the clock, and of processors' time.
+struct Measured(Vec<f64>, f64);
+
+fn processor_ms() -> f64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    time.tv_sec as f64 * 1000.0 + time.tv_nsec as f64 / 1e6
+}
 
 impl Measured {
     fn time<R>(&mut self, work: impl FnOnce() -> R) -> R {
-        let start = Instant::now();
+        let (start, processor) = (Instant::now(), processor_ms());
         let result = work();
         self.0.push(start.elapsed().as_secs_f64() * 1000.0);
+        self.1 += processor_ms() - processor;
         result
     }
 
@@ -30,6 +37,7 @@ impl Measured {
             "median_ms": at(0.5),
             "p99_ms": at(0.99),
             "worst_ms": at(1.0),
+            "mean_processor_ms": self.1 / self.0.len().max(1) as f64,
             "count": self.0.len(),
         });
         println!("{line}");
@@ -62,14 +70,14 @@ fn memory() -> (u64, u64) {
 
 fn main() {
     let directory = PathBuf::from(std::env::args_os().nth(1).expect("the trace's directory"));
-    let mut open = Measured(Vec::new());
+    let mut open = Measured(Vec::new(), 0.0);
     let program = Arc::new(open.time(|| Program::open(&directory)).expect("a trace"));
     open.print("open");
     let mut recording = Recording::new(Arc::clone(&program));
     let end = recording.end().0;
     let mut random = fastrand::Rng::with_seed(1);
 
-    let mut seek = Measured(Vec::new());
+    let mut seek = Measured(Vec::new(), 0.0);
     for _ in 0..400 {
         let position = Position(random.u64(0..=end));
         seek.time(|| {
@@ -80,7 +88,7 @@ fn main() {
     seek.print("seek to a random position, registers");
 
     for (forward, what) in [(true, "step"), (false, "reverse step")] {
-        let mut step = Measured(Vec::new());
+        let mut step = Measured(Vec::new(), 0.0);
         for _ in 0..4 {
             let start = random.u64(100_000..end - 100_000);
             recording.seek(Position(start)).expect("in the recording");
@@ -96,8 +104,8 @@ fn main() {
         step.print(what);
     }
 
-    let mut read = Measured(Vec::new());
-    let mut large = Measured(Vec::new());
+    let mut read = Measured(Vec::new(), 0.0);
+    let mut large = Measured(Vec::new(), 0.0);
     let registers = recording.registers().expect("the trace is whole");
     let stack = registers.get(13).copied().flatten().unwrap_or(0);
     for _ in 0..200 {
@@ -125,7 +133,7 @@ fn main() {
             break;
         }
     }
-    let mut far = Measured(Vec::new());
+    let mut far = Measured(Vec::new(), 0.0);
     for (address, expected) in &once {
         let stop = StopAt { addresses: vec![*address], ..StopAt::default() };
         recording.seek(Position(end)).expect("in the recording");
@@ -138,7 +146,7 @@ fn main() {
     }
     far.print("reverse-continue to a breakpoint hit once, 3 G instructions back");
 
-    let mut near = Measured(Vec::new());
+    let mut near = Measured(Vec::new(), 0.0);
     for _ in 0..50 {
         recording.seek(Position(random.u64(1_000_000..end))).expect("in the recording");
         let Some(address) = pc(&mut recording) else { continue };
@@ -152,7 +160,7 @@ fn main() {
 
     // Words that were written last near the start: what the code there stores to, and nothing after it.
     let mut written = Vec::new();
-    let mut watch_end = Measured(Vec::new());
+    let mut watch_end = Measured(Vec::new(), 0.0);
     for _ in 0..400 {
         recording.seek(Position(random.u64(0..end / 50))).expect("in the recording");
         let registers = recording.registers().expect("the trace is whole");
@@ -167,12 +175,12 @@ fn main() {
         if matches!(stopped, Stop::Watchpoint { .. }) && recording.position().0 < end / 20 {
             written.push((base, recording.position().0));
         }
-        if written.len() == 10 {
+        if written.len() == 10 || watch_end.0.iter().sum::<f64>() > 60_000.0 {
             break;
         }
     }
     watch_end.print("reverse-continue from the end to any word's last change");
-    let mut far = Measured(Vec::new());
+    let mut far = Measured(Vec::new(), 0.0);
     for (base, expected) in &written {
         let range = MemoryRange::new(AddressSpace::Virtual, u64::from(*base), 4).expect("a word");
         let watchpoints = vec![Watchpoint { range, watched: Watched::Change }];
@@ -199,7 +207,7 @@ fn main() {
     });
     let stop = StopAt { addresses: vec![address], condition: Some(condition), ..StopAt::default() };
     recording.seek(Position(0)).expect("in the recording");
-    let mut conditional = Measured(Vec::new());
+    let mut conditional = Measured(Vec::new(), 0.0);
     conditional.time(|| run(&mut recording, true, &stop));
     let hits = counter.load(std::sync::atomic::Ordering::Relaxed);
     conditional.print(&format!("condition over {hits} hits in the whole recording"));

@@ -80,8 +80,8 @@ behind it. Parts of the trace that can't have what is wanted are not executed, a
 
 JSON, one object a line:
   {\"position\", \"kind\": \"irq\" or \"exception\", \"cause\", \"name\", \"raised_by\", \"pc\", \"to\"}
-      cause: the number of the exception vector, or 8 for a reset, 9 for something that QEMU did for the guest, 255 if it is
-      not known; name: what that is called, or null; raised_by: the position of the instruction that caused it, or null;
+      cause: on ARM the number of the exception vector, or 8 for a reset, 9 for something that QEMU did for the guest; on
+      MIPS the ExcCode, or 32 and 33 for these; 255 if it is not known; name: what that is called, or null; raised_by: the position of the instruction that caused it, or null;
       pc: the address of that instruction, or else of the one that would have been next; to: the address of the instruction
       at `position`, or null if another interrupt or exception came before it
   {\"position\", \"kind\": \"dma\", \"physical\", \"size\"}

@@ -103,8 +103,11 @@ fn registers_and_memory_are_those_of_a_walk() {
     let value = |number: usize| here.before.get(number).map(|value| format!("{value:#010x}"));
     assert_eq!(registers[0]["registers"]["pc"].as_str(), value(15).as_deref());
     assert_eq!(registers[0]["registers"]["r4"].as_str(), value(4).as_deref());
-    let change =
-        walked[..1500].iter().rev().find(|one| one.before.get(3) != one.after.get(3)).expect("a change");
+    let change = walked[..1500]
+        .iter()
+        .rev()
+        .find(|one| one.after.as_ref().is_some_and(|after| after.get(3) != one.before.get(3)));
+    let change = change.expect("a change");
     let told = objects(&query(&directory(), &["reg", "r3", &at, "--json"]));
     assert_eq!(positions(&told), [change.position]);
     let code = format!("{:#x}+{}", here.address, here.code().len());

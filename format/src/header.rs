@@ -21,7 +21,7 @@ pub enum Path {
 pub enum Architecture {
     /// 32-bit ARM, A32 and T32. A keyframe is r0 to r15 and CPSR: 17 registers.
     Arm,
-    /// MIPS32.
+    /// MIPS32. A segment's keyframe has 72 registers.
     Mips,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::arm;
 use crate::mips;
-use crate::{Flow, InstructionSet, Mode, Opaque};
+use crate::{Flow, InstructionSet, Mode, Opaque, RegisterSet};
 
 /// The code of a block is not something that QEMU executes as one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -143,6 +143,22 @@ impl Block {
         }
     }
 
+    /// The registers of a keyframe after a discontinuity that follows this block, of which so many instructions started. On
+    /// MIPS those of the floating-point unit keep their values, for no exception changes them. But if the last instruction
+    /// may write one, they are in the keyframe: it may have raised an exception instead, and if it is opaque nobody has read
+    /// its results.
+    pub fn keyframe_after(&self, started: usize) -> RegisterSet {
+        match self {
+            Block::Arm(_) => InstructionSet::Arm.all_registers(),
+            Block::Mips(block) => {
+                let all = InstructionSet::Mips(block.mode()).all_registers();
+                let floating = RegisterSet::from_bits(mips::description::FLOATING_POINT);
+                let written = started.checked_sub(1).is_some_and(|last| block.writes_floating_point(last));
+                if written { all } else { all.without(floating) }
+            }
+        }
+    }
+
     /// What a register holds before the first instruction, if QEMU's copy of it is `value` when it enters the block: it
     /// knows some state from the block's translation and does not keep it in the register.
     pub fn at_entry(&self, register: usize, value: u32) -> u32 {
@@ -160,5 +176,27 @@ impl Block {
                 _ => value,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ByteOrder;
+
+    #[test]
+    fn a_keyframe_leaves_out_what_no_exception_changes() {
+        let nop = Block::nop(InstructionSet::Arm);
+        assert_eq!((nop.keyframe_after(0).len(), nop.keyframe_after(1).len()), (17, 17));
+        // mfc0 t5, cause; mtc1 t1, f2, which is modelled; add.s f0, f0, f0, which is not; nop
+        let words = [0x400d_6800_u32, 0x4489_1000, 0x4600_0000, 0];
+        let code: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+        let mips = InstructionSet::mips(ByteOrder::Little);
+        let block = Block::decode(mips, 0x8000_0000, Mode::default(), &code).unwrap();
+        assert_eq!(block.opaque_indices(), [0, 2]);
+        let counts = [0, 1, 2, 3, 4].map(|started| block.keyframe_after(started).len());
+        assert_eq!(counts, [39, 39, 72, 72, 39]);
+        let short: Vec<usize> = block.keyframe_after(0).iter().collect();
+        assert_eq!(short, (0..=37).chain([70]).collect::<Vec<_>>());
     }
 }

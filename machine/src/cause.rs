@@ -76,6 +76,22 @@ impl Cause {
         Cause { set, code }
     }
 
+    /// The number of a reset.
+    pub const fn reset(set: InstructionSet) -> u8 {
+        match set {
+            InstructionSet::Arm => 8,
+            InstructionSet::Mips(_) => 32,
+        }
+    }
+
+    /// The number of a host call: QEMU did for the guest what an instruction asked for, such as PSCI or semihosting.
+    pub const fn host_call(set: InstructionSet) -> u8 {
+        match set {
+            InstructionSet::Arm => 9,
+            InstructionSet::Mips(_) => 33,
+        }
+    }
+
     /// Its number.
     pub const fn code(self) -> u8 {
         self.code
@@ -137,6 +153,10 @@ mod tests {
         let names = |code| (Cause::new(arm, code).name(), Cause::new(mips, code).name());
         assert_eq!(names(8), (Some("reset"), Some("system call")));
         assert_eq!(names(32), (None, Some("reset")));
+        for set in [arm, mips] {
+            assert_eq!(Cause::new(set, Cause::reset(set)).name(), Some("reset"));
+            assert_eq!(Cause::new(set, Cause::host_call(set)).name(), Some("host call"));
+        }
         assert_eq!(names(16), (None, None));
         assert_eq!(names(255), (None, None));
         assert!(Cause::new(mips, 0).is_interrupt() && !Cause::new(arm, 0).is_interrupt());

@@ -2,7 +2,7 @@
 
 use crate::arm;
 use crate::mips;
-use crate::{Mode, Opaque, RegisterDescription, RegisterSet};
+use crate::{Mode, RegisterDescription, RegisterSet};
 
 /// The order of a number's bytes in memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +38,12 @@ pub enum Encoding {
     Mips16(ByteOrder),
     /// Halfwords of microMIPS.
     MicroMips(ByteOrder),
+}
+
+/// The virtual address that a number from a user or a debugger stands for, if it is one. Addresses have 32 bits; gdb
+/// sign-extends those of MIPS to 64.
+pub fn guest_address(number: u64) -> Option<u32> {
+    mips::translation::normalise(number)
 }
 
 impl InstructionSet {
@@ -128,28 +134,23 @@ impl InstructionSet {
         }
     }
 
+    /// A processor decodes in this mode only in a delay slot whose branch is in the block before. Registers do not say where that
+    /// leads, so nothing can begin here but what has executed the branch.
+    pub fn is_in_delay_slot(self, mode: Mode) -> bool {
+        match self {
+            InstructionSet::Arm => false,
+            InstructionSet::Mips(_) => {
+                mips::Mode::from_bits(mode.bits()).is_some_and(mips::Mode::in_delay_slot)
+            }
+        }
+    }
+
     /// Registers that an exception changes.
     pub const fn exception_registers(self) -> RegisterSet {
         match self {
             // Its mode's stack pointer and link register, the program counter, CPSR.
             InstructionSet::Arm => RegisterSet::from_bits(0x1_e000),
             InstructionSet::Mips(_) => RegisterSet::from_bits(mips::description::EXCEPTION),
-        }
-    }
-
-    /// The registers of a keyframe after a discontinuity, in rising order. `last` is the last instruction that started in
-    /// the block before it, if that is opaque: nobody has read its results.
-    pub fn keyframe(self, last: Option<&Opaque>) -> RegisterSet {
-        match self {
-            InstructionSet::Arm => self.all_registers(),
-            InstructionSet::Mips(_) => {
-                let floating = RegisterSet::from_bits(mips::description::FLOATING_POINT);
-                if last.is_some_and(|last| last.writes.intersects(floating)) {
-                    self.all_registers()
-                } else {
-                    self.all_registers().without(floating)
-                }
-            }
         }
     }
 
@@ -179,15 +180,6 @@ impl InstructionSet {
         }
     }
 
-    /// The virtual address that a number from a user or a debugger stands for, if it is one. gdb sign-extends those of MIPS to
-    /// 64 bits.
-    pub fn address(self, number: u64) -> Option<u32> {
-        match self {
-            InstructionSet::Arm => u32::try_from(number).ok(),
-            InstructionSet::Mips(_) => mips::translation::normalise(number),
-        }
-    }
-
     /// The physical address behind a virtual one, by the status register and the registers that govern translation, in as far
     /// as a trace has them. `read` reads little-endian numbers of so many bytes in physical memory; it returns `None` for what is not
     /// known. `None`: unmapped, or not known.
@@ -208,5 +200,72 @@ impl InstructionSet {
                 mips::translation::Segment::Mapped => None,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Block, Cpu, Exit, OpaqueError, Registers, Results};
+
+    const MIPS: fn(ByteOrder) -> InstructionSet = InstructionSet::mips;
+
+    #[test]
+    fn the_fixed_segments_of_mips_are_translated_and_no_others() {
+        let translate =
+            |address, status| MIPS(ByteOrder::Big).translate(address, status, None, &mut |_, _| None);
+        assert_eq!(translate(0x8000_1234, 0), Some(0x1234));
+        assert_eq!(translate(0xbfc0_0000, 0), Some(0x1fc0_0000));
+        assert_eq!((translate(0x40_0000, 0), translate(0xc000_0000, 0)), (None, None));
+        // Status.ERL
+        assert_eq!(translate(0x40_0000, 4), Some(0x40_0000));
+    }
+
+    #[test]
+    fn addresses_may_be_sign_extended() {
+        assert_eq!(guest_address(0xffff_ffff_8000_1118), Some(0x8000_1118));
+        assert_eq!(guest_address(0x8000_1118), Some(0x8000_1118));
+        assert_eq!(guest_address(0xffff_ffff_0000_1118), None);
+        assert_eq!(guest_address(1 << 32), None);
+    }
+
+    #[test]
+    fn modes_say_how_code_is_encoded_and_what_the_processor_is() {
+        let big = MIPS(ByteOrder::Big);
+        assert_eq!(big.byte_order(), ByteOrder::Big);
+        assert_eq!(InstructionSet::Arm.encoding(Mode::from_bits(1)), Encoding::T32 { it: 0 });
+        assert_eq!(big.encoding(Mode::from_bits(0x81)), Encoding::Mips32(ByteOrder::Big));
+        assert_eq!(big.encoding(Mode::from_bits(0x05)), Encoding::Mips16(ByteOrder::Big));
+        assert_eq!(big.encoding(Mode::from_bits(0x0d)), Encoding::MicroMips(ByteOrder::Big));
+        // Release 2, which is no matter of the present state; another byte order is not believed.
+        let release_2 = big.with_properties_of(Mode::from_bits(0x91));
+        let registers = Registers::zero(72);
+        assert_eq!(Cpu::new(release_2, &registers).mode(), Mode::from_bits(0x81));
+        assert_eq!(big.with_properties_of(Mode::from_bits(0x80)), big);
+        assert!(big.is_in_delay_slot(Mode::from_bits(0x91)) && !big.is_in_delay_slot(Mode::from_bits(0x81)));
+    }
+
+    #[test]
+    fn a_processor_does_not_run_code_of_another_instruction_set() {
+        struct Nothing;
+        impl crate::bus::Bus for Nothing {
+            fn load(&mut self, _: u32, _: crate::bus::AccessSize) -> Result<u64, crate::bus::Halt> {
+                Err(crate::bus::Halt)
+            }
+            fn store(&mut self, _: u32, _: crate::bus::AccessSize, _: u64) -> Result<(), crate::bus::Halt> {
+                Err(crate::bus::Halt)
+            }
+        }
+        let sets = [InstructionSet::Arm, MIPS(ByteOrder::Little)];
+        for (own, other) in [(sets[0], sets[1]), (sets[1], sets[0])] {
+            let mut cpu = Cpu::new(own, &Registers::zero(own.register_count()));
+            let block = Block::nop(other);
+            assert_eq!(cpu.run(&block, 0, 1, &mut Nothing), Exit::Halted(0));
+            assert_eq!(cpu.complete_opaque(&block, 0, &Results::NONE), Err(OpaqueError::Foreign));
+            assert_eq!(cpu.run(&Block::nop(own), 0, 1, &mut Nothing), Exit::Done);
+            assert_eq!(cpu.pc(), 4);
+        }
+        let mode = Mode::from_bits(1 << 15);
+        assert!(Block::decode(sets[1], 0, mode, &[0; 4]).is_err());
     }
 }

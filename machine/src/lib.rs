@@ -27,7 +27,7 @@ pub use cause::{Cause, LastInstruction};
 pub use cpu::{Cpu, Exit, OpaqueError};
 pub use description::RegisterDescription;
 pub use flow::Flow;
-pub use instruction_set::{ByteOrder, Encoding, InstructionSet};
+pub use instruction_set::{ByteOrder, Encoding, InstructionSet, guest_address};
 pub use mode::Mode;
 pub use opaque::{Opaque, Results};
 pub use registers::{KnownRegisters, REGISTER_CAPACITY, RegisterSet, Registers};

@@ -368,10 +368,7 @@ fn thread_of_guest(text: &str) -> Result<(), Refusal> {
 
 /// A guest's address, which gdb sends sign-extended to 64 bits for 32-bit MIPS.
 fn guest_address(text: &str) -> Result<u32, Refusal> {
-    let address = hexadecimal_number(text)?;
-    let low = address as u32;
-    let sign_extended = low as i32 as i64 as u64;
-    if address == u64::from(low) || address == sign_extended { Ok(low) } else { Err(TOO_WIDE) }
+    ktrace_timeline::guest_address(hexadecimal_number(text)?).ok_or(TOO_WIDE)
 }
 
 fn hexadecimal_number(text: &str) -> Result<u64, Refusal> {

@@ -5,6 +5,7 @@
 //! - [`framing`] cuts them into packets and checks their checksums;
 //! - [`admission`] reads every packet first: what gdbstub would end the session over is answered here, and what
 //!   gdbstub handles is passed on in the one form that it is known to accept;
+//! - an [`executable`] without content tells gdb what a target description can't;
 //! - gdbstub handles the standard packets over the [`target`], which answers from a [`Replay`];
 //! - [`session`] drives one client and owns acknowledgements, interrupts and stop replies; [`server`] accepts one
 //!   client after the other.
@@ -18,6 +19,7 @@ pub mod architecture;
 pub mod breakpoints;
 pub mod connection;
 pub mod description;
+pub mod executable;
 pub mod expression;
 pub mod framing;
 pub mod memory;

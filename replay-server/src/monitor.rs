@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::target::Guest;
 use ktrace_timeline::destination::Destination;
 use ktrace_timeline::events::{Kind, Kinds};
+use ktrace_timeline::guest_address;
 use ktrace_timeline::provenance::{Provenance, runs};
 
 /// Events that are shown where no number is given.
@@ -140,12 +141,13 @@ fn provenance(guest: &mut Guest, address: &str, length: Option<&str>) -> String 
     text
 }
 
-/// A number of 32 bits: hexadecimal with 0x, else decimal.
+/// An address or another number of 32 bits: hexadecimal with 0x, else decimal.
 fn number(text: &str) -> Option<u32> {
-    match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16).ok(),
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u64::from_str_radix(digits, 16).ok(),
         None => text.parse().ok(),
-    }
+    };
+    number.and_then(guest_address)
 }
 
 /// The position first, so that a script need only read a number.

@@ -14,6 +14,7 @@ use crate::admission::{self, Admission, Refusal, admit};
 use crate::architecture::RegisterNumber;
 use crate::breakpoints::BreakpointTable;
 use crate::connection::ClientConnection;
+use crate::executable;
 use crate::framing::{self, Decoder, Event, PACKET_SIZE};
 use crate::memory::{self, Found};
 use crate::monitor;
@@ -121,6 +122,10 @@ impl Session<'_> {
     }
 
     fn handle_packet(&mut self, body: &[u8]) -> Result<Next, SessionError> {
+        if let Some(answer) = self.guest.executable.as_ref().and_then(|executable| executable.answer(body)) {
+            self.reply(&answer);
+            return Ok(Next::Continue);
+        }
         match admit(body) {
             Admission::Forward(packet) => return self.forward(&packet),
             Admission::Answer(answer) => self.reply(answer.as_bytes()),
@@ -244,6 +249,9 @@ impl Session<'_> {
             if let Event::Packet(mut body) = event {
                 if packet.starts_with(b"qSupported") {
                     body.extend_from_slice(OUR_FEATURES);
+                    if self.guest.executable.is_some() {
+                        body.extend_from_slice(executable::FEATURE);
+                    }
                 }
                 if packet == b"?" {
                     // As every other stop reply, it saves the client a `g`.

@@ -16,6 +16,7 @@ use ktrace_timeline::{Replay, ReplayError};
 use crate::architecture::{GuestArchitecture, RegisterBytes};
 use crate::breakpoints::{BreakpointKind, BreakpointTable};
 use crate::description::{self, RegisterLayout, RegisterValue};
+use crate::executable::Executable;
 use crate::expression::State;
 use crate::resume::ResumeRequest;
 use crate::watchpoints::WatchpointTable;
@@ -37,6 +38,8 @@ pub struct Guest {
     pub watchpoints: WatchpointTable,
     /// How the client wants it to run, until that is done.
     pub request: Option<ResumeRequest>,
+    /// What gdb is given for an executable, if it needs one.
+    pub executable: Option<Executable>,
     layout: RegisterLayout,
     target_xml: String,
     /// Only for reads, to spare an allocation for each.
@@ -48,11 +51,13 @@ impl Guest {
     pub fn new(replay: Box<dyn Replay>) -> Self {
         let machine = replay.description();
         let (layout, target_xml) = (RegisterLayout::new(machine), description::target_xml(machine));
+        let executable = Executable::new(machine);
         Self {
             replay,
             breakpoints: BreakpointTable::default(),
             watchpoints: WatchpointTable::default(),
             request: None,
+            executable,
             layout,
             target_xml,
             memory: Vec::new(),
@@ -79,9 +84,9 @@ impl Guest {
         self.program_counter_of(&core)
     }
 
-    /// The program counter among core registers.
+    /// The program counter among core registers, without the bit that says on MIPS that the code is compressed.
     pub fn program_counter_of(&self, core: &[Option<u32>]) -> Option<u32> {
-        core.get(self.replay.description().program_counter).copied().flatten()
+        core.get(self.replay.description().program_counter).copied().flatten().map(|address| address & !1)
     }
 
     /// Whether a breakpoint at the program counter counts here.
@@ -127,7 +132,7 @@ impl Guest {
             let mut then = Then { moment, layout: &layout };
             // Where the program counter is not known, nothing tells which breakpoint it is.
             moment.register(program_counter).is_none_or(|address| {
-                let mut here = breakpoints.at(address).peekable();
+                let mut here = breakpoints.at(address & !1).peekable();
                 here.peek().is_none() || here.any(|(_, condition)| condition.holds(&mut then))
             })
         }))

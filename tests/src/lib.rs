@@ -7,6 +7,7 @@
 pub mod agreement;
 pub mod exceptions;
 pub mod memory;
+pub mod mips_oracle;
 pub mod monitor;
 pub mod oracle;
 pub mod programs;

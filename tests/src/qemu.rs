@@ -63,14 +63,23 @@ impl Qemu {
     /// The one with ktracer's patches, on which it records on the fast path: what `make qemu` has built, or what is below
     /// the directory that `KTRACER_QEMU` names.
     pub fn patched() -> Result<Qemu, QemuError> {
+        Qemu::patched_system("qemu-system-arm")
+    }
+
+    fn patched_system(name: &str) -> Result<Qemu, QemuError> {
         let directory = std::env::var_os("KTRACER_QEMU").map(PathBuf::from);
         let directory =
             directory.or_else(|| Some(cache()?.join("qemu/current"))).ok_or(QemuError::NoCache)?;
-        let program = directory.join("bin/qemu-system-arm");
+        let program = directory.join("bin").join(name);
         match Command::new(&program).arg("--version").output() {
             Ok(answer) => Qemu::that_answered(program, header::Path::Fast, &answer.stdout),
             Err(source) => Err(QemuError::PatchedMissing { program, source }),
         }
+    }
+
+    /// The same for MIPS, in one byte order.
+    pub fn patched_mips(big_endian: bool) -> Result<Qemu, QemuError> {
+        Qemu::patched_system(if big_endian { "qemu-system-mips" } else { "qemu-system-mipsel" })
     }
 
     fn that_answered(program: PathBuf, path: header::Path, answer: &[u8]) -> Result<Qemu, QemuError> {

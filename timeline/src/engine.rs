@@ -627,7 +627,7 @@ impl<J: Journal> Engine<J> {
         let last = run.started.checked_sub(1).map(|last| last as usize);
         let opaque = last.and_then(|last| block.opaque(last));
         let mut registers = self.cpu.registers();
-        for number in self.set.keyframe(opaque.as_ref()).iter() {
+        for number in block.keyframe_after(run.started as usize).iter() {
             let memory = &mut self.memory;
             let value = memory.cursor.keyframe(&memory.streams).map_err(|error| self.stream_error(&error))?;
             if let Some(register) = registers.get_mut(number) {

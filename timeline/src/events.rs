@@ -12,7 +12,7 @@ use std::sync::Arc;
 use ktrace_format::TraceError;
 use ktrace_format::reader::SegmentEntry;
 use ktrace_format::segment::cursor::Cursor;
-use ktrace_format::segment::{Stream, cause};
+use ktrace_format::segment::{CAUSE_UNKNOWN, Stream};
 pub use ktrace_machine::Cause;
 
 use crate::engine::{Divergence, Engine, Noted, NotedDiscontinuity};
@@ -185,7 +185,7 @@ impl fmt::Display for Discontinuity {
     fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.cause.name(), self.cause.code()) {
             (Some(name), _) => text.write_str(name)?,
-            (None, cause::UNKNOWN) => text.write_str("jump without an explanation")?,
+            (None, CAUSE_UNKNOWN) => text.write_str("jump without an explanation")?,
             (None, cause) => write!(text, "cause {cause}")?,
         }
         match (self.pc, self.raised_by) {

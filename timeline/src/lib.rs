@@ -24,7 +24,7 @@ mod watch;
 mod window;
 
 pub use catalogue::{Outcome as IndexOutcome, write_index};
-pub use ktrace_machine::InstructionSet;
+pub use ktrace_machine::{InstructionSet, guest_address};
 pub use program::Program;
 pub use recording::Recording;
 pub use replay::{MachineDescription, Replay, ReplayError, Stop, StopAt};

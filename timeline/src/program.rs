@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use ktrace_format::header::{Architecture, ByteOrder, Header};
 use ktrace_format::memory::Image;
-use ktrace_format::segment::encoder::entry_key;
 use ktrace_format::segment::index::Index;
 use ktrace_format::segment::{Head, Streams};
 use ktrace_format::{Trace, TraceError};
@@ -190,7 +189,7 @@ impl Program {
         self.entries.get(block as usize).copied().filter(|entry| *entry != NO_ENTRY)
     }
 
-    /// The number of the entry point with a key, see [`entry_key`].
+    /// The number of the entry point with a key, see [`entry_key`](ktrace_format::segment::encoder::entry_key).
     pub fn entry_with(&self, key: u64) -> Option<u32> {
         self.trace.entry_number(key).map(|number| number as u32)
     }

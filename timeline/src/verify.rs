@@ -96,10 +96,12 @@ pub(crate) fn keyframe_mismatch(
     if head.registers.len() != registers.len() {
         return Some(format!("the next keyframe does not have {} registers", registers.len()));
     }
+    let volatile = program.instruction_set().volatile_registers();
     let pairs = head.registers.iter().zip(registers.iter()).enumerate();
     let names: Vec<_> = pairs
         .filter_map(|(number, (keyframe, model))| {
-            let model = model.filter(|model| model != keyframe)?;
+            // What changes by itself may have changed between the two.
+            let model = model.filter(|model| model != keyframe && !volatile.contains(number))?;
             Some(format!("register {number} is {keyframe:#010x}, the model has {model:#010x}"))
         })
         .collect();

@@ -12,7 +12,7 @@ use ktrace_format::writer::{CLOSE_MARK, TRACE_FILE, kind};
 use ktrace_format::{Position, TraceWriter, memory};
 use ktrace_timeline::events::{Event, Kind, Kinds};
 use ktrace_timeline::provenance::Provenance;
-use ktrace_timeline::{Recording, Replay, StopAt, verify};
+use ktrace_timeline::{InstructionSet, Recording, Replay, StopAt, verify};
 use proptest::prelude::*;
 use synthetic::{Recorded, record, setup, steps};
 
@@ -391,7 +391,7 @@ fn open_and_exercise(directory: &Path, seed: u64) -> Result<(), TestCaseError> {
 #[test]
 fn a_lost_block_is_not_replaced_by_an_older_one() {
     let directory = tempfile::tempdir().unwrap();
-    let mut trace = TraceWriter::create(directory.path(), synthetic::header()).unwrap();
+    let mut trace = TraceWriter::create(directory.path(), synthetic::header(InstructionSet::Arm)).unwrap();
     let mut encoder = Encoder::new(UnknownMemory).unwrap();
     // mov r0, #n; b 0x8000 (or 0x9000, where it is never overwritten)
     let define = |encoder: &mut Encoder<UnknownMemory>, trace: &mut TraceWriter, address: u32, value: u8| {
@@ -446,7 +446,8 @@ fn a_lost_block_is_not_replaced_by_an_older_one() {
 #[test]
 fn what_is_reserved_is_not_replayed() {
     let run = |seed| synthetic::Step::Run { which: 255, seed, stop: synthetic::Stop::Never };
-    let setup = synthetic::Setup { image: false, open_end: None, last_dma: false, seed: 7 };
+    let setup =
+        synthetic::Setup { set: InstructionSet::Arm, image: false, open_end: None, last_dma: false, seed: 7 };
     type Change<'a> = &'a dyn Fn(&mut Vec<u8>, &mut Streams);
     let all: [(&str, Change<'_>); 6] = [
         ("nothing", &|_, _| ()),
@@ -497,7 +498,8 @@ fn check_refused(directory: &Path, what: &str) {
 
 #[test]
 fn device_writes_that_can_not_be_are_not_replayed() {
-    let setup = synthetic::Setup { image: false, open_end: None, last_dma: true, seed: 7 };
+    let setup =
+        synthetic::Setup { set: InstructionSet::Arm, image: false, open_end: None, last_dma: true, seed: 7 };
     let steps = [
         synthetic::Step::Dma { seed: 1 },
         synthetic::Step::Run { which: 255, seed: 1, stop: synthetic::Stop::Never },
@@ -571,7 +573,7 @@ fn device_writes_that_can_not_be_are_not_replayed() {
 fn millions_of_device_writes_do_no_harm() {
     limit_memory();
     let directory = tempfile::tempdir().unwrap();
-    let mut trace = TraceWriter::create(directory.path(), synthetic::header()).unwrap();
+    let mut trace = TraceWriter::create(directory.path(), synthetic::header(InstructionSet::Arm)).unwrap();
     let mut encoder = Encoder::new(UnknownMemory).unwrap();
     let mut registers = [0; 17];
     registers[15] = 0x8000;

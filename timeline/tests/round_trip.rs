@@ -8,11 +8,14 @@ use std::sync::Arc;
 use ktrace_format::segment::CHECKPOINT_BLOCKS;
 use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, UnknownMemory};
 use ktrace_format::{Position, TraceWriter};
+use ktrace_machine::ByteOrder;
 use ktrace_timeline::events::{Event, Events, Kind, Kinds};
 use ktrace_timeline::provenance::Provenance;
-use ktrace_timeline::{Program, Recording, Replay, counts, verify};
+use ktrace_timeline::walk::{self, Walk};
+use ktrace_timeline::{InstructionSet, Program, Recording, Replay, counts, verify};
 use proptest::prelude::*;
-use synthetic::{Recorded, Sample, Step, record, setup, steps, without_next};
+use proptest::strategy::ValueTree;
+use synthetic::{Recorded, Sample, Setup, Step, record, setup, steps, without_next};
 
 fn registers_at(recording: &mut Recording, position: u64) -> Vec<Option<u32>> {
     recording.seek(Position(position)).unwrap();
@@ -117,7 +120,7 @@ proptest! {
 #[test]
 fn code_is_shown_while_it_executes() {
     let directory = tempfile::tempdir().unwrap();
-    let mut trace = TraceWriter::create(directory.path(), synthetic::header()).unwrap();
+    let mut trace = TraceWriter::create(directory.path(), synthetic::header(InstructionSet::Arm)).unwrap();
     let mut encoder = Encoder::new(UnknownMemory).unwrap();
     let mut registers = [0; 17];
     registers[15] = 0x8000;
@@ -158,5 +161,30 @@ proptest! {
         let program = Program::open(recorded.directory.path()).unwrap();
         prop_assert!(program.trace().segments()[0].blocks > CHECKPOINT_BLOCKS);
         check(&recorded)?;
+    }
+}
+
+/// What the random MIPS code is for does happen: slots of both kinds in blocks of their own, exceptions, opaque instructions.
+#[test]
+fn random_mips_guests_split_branches_from_their_slots() {
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    for order in [ByteOrder::Little, ByteOrder::Big] {
+        let steps = steps(2000..2001).new_tree(&mut runner).unwrap().current();
+        let set = InstructionSet::mips(order);
+        let recorded = record(Setup { set, image: true, open_end: None, last_dma: false, seed: 1 }, &steps);
+        let program = Arc::new(Program::open(recorded.directory.path()).unwrap());
+        let modes = (0..program.trace().block_count()).filter_map(|id| program.trace().block(id as u32));
+        let modes: Vec<u16> = modes.map(|block| block.mode).collect();
+        let with = |bit: u16| modes.iter().filter(|mode| **mode & bit != 0).count();
+        let (in_slot, likely) = (with(1 << 4), with(1 << 5));
+        let (mut opaque, mut cause_known) = (0, 0);
+        for event in Walk::new(program, 0) {
+            let walk::Event::Instruction(instruction) = event else { continue };
+            opaque += u32::from(instruction.opaque.is_some());
+            cause_known += u32::from(instruction.before.get(36).is_some());
+        }
+        let all = recorded.registers.len() as u32;
+        assert!(in_slot > 5 && likely > 2 && opaque > 100, "{in_slot} {likely} {opaque} of {all}");
+        assert!(cause_known > 20 && cause_known < all / 2, "{cause_known} of {all}");
     }
 }

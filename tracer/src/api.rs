@@ -5,7 +5,7 @@ use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 use qemu_plugin_sys::{
     GByteArray, qemu_plugin_cb_flags, qemu_plugin_id_t, qemu_plugin_insn, qemu_plugin_mem_rw,
-    qemu_plugin_register, qemu_plugin_tb, qemu_plugin_u64,
+    qemu_plugin_meminfo_t, qemu_plugin_register, qemu_plugin_tb, qemu_plugin_u64,
 };
 
 unsafe extern "C" {
@@ -82,6 +82,19 @@ pub struct MemoryRange {
     pub data: *const c_void,
 }
 
+/// `qemu_plugin_log_site`.
+#[repr(C)]
+pub struct LogSite {
+    /// Index of the access's instruction in its block.
+    pub instruction: u32,
+    /// Size, direction, byte order, translation context.
+    pub info: qemu_plugin_meminfo_t,
+    /// It may not happen although the instruction does.
+    pub conditional: bool,
+}
+
+/// Is told how the log of a block is packed, and returns the block's word in it, or 0 for a log that is not packed.
+pub type LayoutCallback = unsafe extern "C" fn(*const LogSite, usize, *mut c_void) -> u64;
 /// A callback when something is about to execute.
 pub type ExecCallback = unsafe extern "C" fn(c_uint, *mut c_void);
 /// A callback for discontinuities.
@@ -124,10 +137,13 @@ api! {
     /// `qemu_plugin_register_vcpu_tb_exec_log`
     log_block: unsafe extern "C" fn(
         *mut qemu_plugin_tb, qemu_plugin_u64, qemu_plugin_u64, u64, ExecCallback, qemu_plugin_cb_flags, *mut c_void,
-    ) = c"qemu_plugin_register_vcpu_tb_exec_log";
+    ) -> bool = c"qemu_plugin_register_vcpu_tb_exec_log";
     /// `qemu_plugin_register_vcpu_mem_log`
     log_accesses: unsafe extern "C" fn(*mut qemu_plugin_insn, qemu_plugin_mem_rw, qemu_plugin_u64, u32) -> bool
         = c"qemu_plugin_register_vcpu_mem_log";
+    /// `qemu_plugin_tb_pack_log`
+    pack_log: unsafe extern "C" fn(*mut qemu_plugin_tb, qemu_plugin_u64, LayoutCallback, *mut c_void)
+        = c"qemu_plugin_tb_pack_log";
     /// `qemu_plugin_register_vcpu_discon_cb`
     on_discontinuity: unsafe extern "C" fn(qemu_plugin_id_t, u32, DiscontinuityCallback)
         = c"qemu_plugin_register_vcpu_discon_cb";

@@ -4,8 +4,9 @@
 //! (same address, mode and code) share one, however often QEMU translates them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 
+use ktrace_format::segment::encoder::PackedAccess;
 use ktrace_machine::{Block as Decoded, DecodeError, Flow, InstructionSet, Mode, Opaque};
 
 /// No instruction is at an odd address: what never is the next block's.
@@ -28,6 +29,24 @@ impl OpaqueSite {
     pub fn has_results(&self) -> bool {
         !self.opaque.writes.is_empty() || self.opaque.changes_mapping
     }
+}
+
+/// An access in a block's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccessSite {
+    /// Which instruction of the block makes it.
+    pub instruction: u32,
+    /// How.
+    pub access: PackedAccess,
+}
+
+/// An instruction of a block that QEMU runs in the place of instructions of another block.
+#[derive(Debug)]
+pub struct Again {
+    /// That block.
+    pub block: &'static Block,
+    /// Which instruction of it.
+    pub index: u32,
 }
 
 /// One block. Leaked, see the [module](self).
@@ -54,6 +73,9 @@ pub struct Block {
     pub code: Box<[u8]>,
     /// Its opaque instructions, in rising order.
     pub opaque: Box<[OpaqueSite]>,
+    /// The accesses that it makes if all of its instructions start, once QEMU has told.
+    accesses: OnceLock<Box<[AccessSite]>>,
+    again: OnceLock<Box<[Again]>>,
 }
 
 impl Block {
@@ -80,7 +102,50 @@ impl Block {
         };
         let (carried, next_carried) = (decoded.carried_before(0), decoded.carried_before(instructions));
         let (code, instructions) = (code.into(), instructions as u32);
-        Block { serial, address, instructions, next, or_next, carried, next_carried, decoded, code, opaque }
+        Block {
+            serial,
+            address,
+            instructions,
+            next,
+            or_next,
+            carried,
+            next_carried,
+            decoded,
+            code,
+            opaque,
+            accesses: OnceLock::new(),
+            again: OnceLock::new(),
+        }
+    }
+
+    /// The accesses that it makes if all of its instructions start, in their order; `None` if QEMU has not told.
+    pub fn accesses(&self) -> Option<&[AccessSite]> {
+        self.accesses.get().map(|accesses| &accesses[..])
+    }
+
+    /// Notes the accesses that it makes. False if they are not those that were noted before.
+    pub fn note_accesses(&self, accesses: Vec<AccessSite>) -> bool {
+        **self.accesses.get_or_init(|| accesses.clone().into()) == accesses[..]
+    }
+
+    /// How many of its accesses come before those of an instruction.
+    pub fn accesses_before(&self, instruction: u32) -> usize {
+        let accesses = self.accesses().unwrap_or_default();
+        accesses.partition_point(|access| access.instruction < instruction)
+    }
+
+    /// Its instructions, for when QEMU runs them in the place of others.
+    pub fn again(&'static self) -> &'static [Again] {
+        self.again.get_or_init(|| (0..self.instructions).map(|index| Again { block: self, index }).collect())
+    }
+
+    /// Whether its accesses can be told together: what happens in the middle of the block does not change what they meet,
+    /// and all of them are modelled instructions'.
+    pub fn can_be_packed(&self) -> bool {
+        self.opaque.iter().all(|site| {
+            !site.opaque.memory
+                && (!site.opaque.changes_mapping || u32::from(site.index) + 1 == self.instructions)
+        })
     }
 
     /// What is before the first block: nothing is expected after it.

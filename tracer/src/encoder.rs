@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use ktrace_format::segment::encoder::{
-    BlockId, BlockTraits, EncodeError, Encoded, NameId, OpaqueInstruction, SegmentEncoder,
+    BlockId, BlockTraits, EncodeError, Encoded, NameId, OpaqueInstruction, SegmentEncoder, Words,
 };
 use ktrace_format::segment::{AccessKind, Behind, access as access_flags, encoder};
 use ktrace_format::shadow::mask_of_bytes;
 use ktrace_machine::InstructionSet;
 
-use crate::block::{Block, Shared as SharedBlocks};
-use crate::event::{ALL_STARTED, EndReason, From, Tag, access};
+use crate::block::{AccessSite, Block, Shared as SharedBlocks};
+use crate::event::{ALL_STARTED, EndReason, From, Tag, Under, access};
 use crate::initial::Initial;
 use crate::names::Names;
 use crate::ring::{Segment, Start};
@@ -31,9 +31,14 @@ pub enum SegmentError {
         /// Size.
         bytes: u32,
     },
-    /// QEMU ran an instruction alone that the block under way does not have.
+    /// QEMU ran an instruction again that the block under way does not have.
     #[error("QEMU ran the instruction at {0:#010x} again, which is none of the block under way")]
     StrangeInstruction(u32),
+    /// The accesses of a block are packed, and nobody has told which those are.
+    #[error(
+        "the accesses of the block at {0:#010x} are packed in a way that was not told: this is a bug in ktracer"
+    )]
+    UnknownAccesses(u32),
     /// The encoder can't go on.
     #[error(transparent)]
     Encode(#[from] EncodeError),
@@ -61,6 +66,15 @@ pub struct Delta {
     pub events: Vec<u64>,
 }
 
+/// Packed accesses. What comes behind them in the ring may belong before them, or say that not all of them happened.
+#[derive(Debug)]
+struct Packed {
+    block: &'static Block,
+    words: Vec<u64>,
+    /// How many of them happened.
+    happened: usize,
+}
+
 /// See the [module](self).
 pub struct Worker {
     set: InstructionSet,
@@ -73,6 +87,8 @@ pub struct Worker {
     /// By how much accesses of the first block number its instructions too high.
     skipped: u32,
     in_block: bool,
+    /// The accesses of the block under way that are still to be told to the encoder, if they are packed.
+    packed: Option<Packed>,
     /// The translation context of the last access.
     context: u8,
     end: Option<(EndReason, bool)>,
@@ -85,11 +101,59 @@ fn take<'a>(words: &mut &'a [u64], count: usize, first: u64) -> Result<&'a [u64]
     Ok(taken)
 }
 
-/// The block that a word names, if it is an event of the most frequent kind: all of the block before has started.
+/// Whether a word says that a block is entered, in either way.
 #[inline(always)]
-fn whole_block(word: u64) -> Option<u32> {
-    const WHOLE: u32 = (Tag::Block.word() >> 32) as u32 | ALL_STARTED;
-    ((word >> 32) as u32 == WHOLE).then_some(word as u32)
+fn enters_block(word: u64) -> bool {
+    const _: () = assert!(Tag::Block as u64 >> 1 == Tag::Packed as u64 >> 1);
+    word >> 57 == Tag::Block as u64 >> 1
+}
+
+/// What the words mean that need no closer look, in a translation context.
+struct InContext {
+    plain: u64,
+    packed: u32,
+}
+
+impl InContext {
+    fn new(context: u8) -> Self {
+        let packed = (Tag::Packed.word() >> 32) as u32 | u32::from(context) << 16 | ALL_STARTED;
+        InContext { plain: access::plain(context), packed }
+    }
+}
+
+impl Words for InContext {
+    #[inline(always)]
+    fn whole_block(&self, word: u64) -> Option<u32> {
+        const WHOLE: u32 = (Tag::Block.word() >> 32) as u32 | ALL_STARTED;
+        ((word >> 32) as u32 == WHOLE).then_some(word as u32)
+    }
+
+    #[inline(always)]
+    fn access(&self, word: u64) -> Option<usize> {
+        access::kind(word, self.plain)
+    }
+
+    #[inline(always)]
+    fn packed_block(&self, word: u64) -> Option<u32> {
+        ((word >> 32) as u32 == self.packed).then_some(word as u32)
+    }
+
+    #[inline(always)]
+    fn enters_block(&self, word: u64) -> bool {
+        enters_block(word)
+    }
+
+    #[inline(always)]
+    fn prefetch<T>(&self, place: &T) {
+        #[cfg(target_arch = "x86_64")]
+        {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            // SAFETY: a prefetch has no effect but on time, and the address is that of something.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = place;
+    }
 }
 
 impl Worker {
@@ -109,6 +173,7 @@ impl Worker {
             started: ALL_STARTED,
             skipped: 0,
             in_block: false,
+            packed: None,
             context: 0,
             end: None,
         })
@@ -131,11 +196,12 @@ impl Worker {
         self.know_blocks();
         self.encoder.begin(*dictionary, 0, registers);
         self.in_block = false;
+        self.packed = None;
         self.started = ALL_STARTED;
         self.skipped = 0;
         self.end = None;
         segment.read(|words| self.chunk(words))?;
-        self.end_block(ALL_STARTED);
+        self.end_block(ALL_STARTED)?;
         let open_end = self.end.is_some_and(|(_, open)| open);
         self.encoder.finish(open_end, into).map_err(SegmentError::Compress)?;
         Ok(Outcome { end: self.end.map(|(reason, _)| reason) })
@@ -143,15 +209,18 @@ impl Worker {
 
     fn chunk(&mut self, mut words: &[u64]) -> Result<(), SegmentError> {
         while let Some(&first) = words.first() {
-            if self.started == ALL_STARTED && self.skipped == 0 {
+            if self.started == ALL_STARTED && self.skipped == 0 && self.packed.is_none() {
                 // The recording spends its time in there.
-                let plain = access::plain(self.context);
-                let (block, kind) = (whole_block, |word| access::kind(word, plain));
-                let taken = self.encoder.plain_events(self.context, words, block, kind);
+                let taken = self.encoder.plain_events(self.context, words, &InContext::new(self.context));
                 if taken > 0 {
                     words = words.get(taken..).unwrap_or_default();
                     continue;
                 }
+            }
+            if first >> 56 == Tag::Packed as u64 {
+                words = words.get(1..).unwrap_or_default();
+                self.packed_block(first, &mut words)?;
+                continue;
             }
             if first >> 63 == 0 {
                 let [_, value, ref rest @ ..] = *words else { return Err(SegmentError::BadEvent(first)) };
@@ -164,12 +233,8 @@ impl Worker {
             if first >> 56 == Tag::Block as u64 {
                 let started = (first >> 32) as u32 & ALL_STARTED;
                 let serial = first as u32;
-                self.end_block(started);
-                self.in_block = true;
-                if serial as usize >= self.known.len() {
-                    self.know_blocks();
-                }
-                self.encoder.enter_block(BlockId(serial));
+                self.end_block(started)?;
+                self.enter_block(serial);
             } else {
                 let tag = Tag::of(first).ok_or(SegmentError::BadEvent(first))?;
                 self.event(tag, first, &mut words)?;
@@ -178,9 +243,71 @@ impl Worker {
         Ok(())
     }
 
+    fn enter_block(&mut self, serial: u32) {
+        self.in_block = true;
+        if serial as usize >= self.known.len() {
+            self.know_blocks();
+        }
+        self.encoder.enter_block(BlockId(serial));
+    }
+
+    /// A block with packed accesses that takes a closer look.
+    fn packed_block(&mut self, first: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
+        self.end_block(ALL_STARTED)?;
+        self.context = (first >> 48) as u8 & 15;
+        let serial = first as u32;
+        self.enter_block(serial);
+        let Some(block) = self.known.get(serial as usize).copied() else {
+            return Err(EncodeError::UnknownBlock(serial).into());
+        };
+        let Some(accesses) = block.accesses() else {
+            return Err(SegmentError::UnknownAccesses(block.address));
+        };
+        self.encoder.define_accesses(BlockId(serial), accesses.iter().map(|site| site.access));
+        let packed = take(words, accesses.iter().map(|site| site.access.words()).sum(), first)?;
+        if words.first().is_some_and(|next| enters_block(*next)) {
+            return self.packed_accesses(accesses, packed);
+        }
+        self.packed = Some(Packed { block, words: packed.to_vec(), happened: accesses.len() });
+        Ok(())
+    }
+
+    fn packed_accesses(&mut self, accesses: &[AccessSite], mut words: &[u64]) -> Result<(), SegmentError> {
+        for AccessSite { access, .. } in accesses {
+            let (first, value) = match *take(&mut words, access.words(), 0)? {
+                [first] => (first, first >> 32),
+                [first, _] if access.conditional && first >> 32 == 0 => continue,
+                [first, value] => (first, value),
+                _ => return Err(SegmentError::BadEvent(0)),
+            };
+            let value = value & mask_of_bytes(1 << access.kind.size);
+            self.encoder.access(self.context, first as u32, access.kind, value);
+        }
+        Ok(())
+    }
+
+    /// Tells the encoder the accesses of the block under way that happened, if they are packed.
+    fn unpack(&mut self) -> Result<(), SegmentError> {
+        let Some(Packed { block, words, happened }) = self.packed.take() else { return Ok(()) };
+        let accesses = block.accesses().unwrap_or_default();
+        self.packed_accesses(accesses.get(..happened).unwrap_or(accesses), &words)
+    }
+
+    /// Of the block under way no instruction behind this one started, and of its accesses so many happened if it makes
+    /// more than one.
+    fn left_at(&mut self, index: u32, progress: usize) -> Result<(), SegmentError> {
+        if let Some(packed) = &mut self.packed {
+            let (before, behind) =
+                (packed.block.accesses_before(index), packed.block.accesses_before(index + 1));
+            packed.happened = if behind - before > 1 { progress.clamp(before, behind) } else { before };
+        }
+        self.unpack()
+    }
+
     /// An access that takes a closer look, or an opaque instruction's.
     #[inline(never)]
     fn single_access(&mut self, first: u64, value: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
+        self.unpack()?;
         let (address, size) = (first as u32, access::size(first));
         let owner = access::owner(first);
         if owner == access::MODELLED && size <= 3 {
@@ -209,7 +336,8 @@ impl Worker {
     }
 
     /// Ends the block under way, of which so many instructions started unless another event has said more.
-    fn end_block(&mut self, started: u32) {
+    fn end_block(&mut self, started: u32) -> Result<(), SegmentError> {
+        self.unpack()?;
         let started = started.min(std::mem::replace(&mut self.started, ALL_STARTED));
         if std::mem::take(&mut self.in_block) {
             self.skipped = 0;
@@ -219,6 +347,7 @@ impl Worker {
                 self.encoder.end_block(started)
             }
         }
+        Ok(())
     }
 
     fn event(&mut self, tag: Tag, first: u64, words: &mut &[u64]) -> Result<(), SegmentError> {
@@ -244,12 +373,12 @@ impl Worker {
                     self.encoder.opaque_results(&[*word as u32]);
                 }
             }
-            Tag::Alone => self.alone(low)?,
+            Tag::Again => self.again(low)?,
             Tag::Skipped => self.skipped = low,
             Tag::Started => self.started = self.started.min(low),
             Tag::Discontinuity => self.discontinuity(first, words)?,
             Tag::DeviceWrite => {
-                self.end_block(ALL_STARTED);
+                self.end_block(ALL_STARTED)?;
                 let [physical] = *take(words, 1, first)? else { return Err(SegmentError::BadEvent(first)) };
                 let data = take(words, (low as usize).div_ceil(8), first)?;
                 let mut bytes: Vec<u8> = data.iter().flat_map(|word| word.to_le_bytes()).collect();
@@ -268,7 +397,8 @@ impl Worker {
             }
             Tag::End => {
                 let started = (first >> 32) as u32 & ALL_STARTED;
-                self.end_block(started);
+                self.end_inside(first >> 9 & 3)?;
+                self.end_block(started)?;
                 let reason = match first as u8 {
                     0 => EndReason::Exit,
                     1 => EndReason::StopAfter,
@@ -276,7 +406,7 @@ impl Worker {
                 };
                 self.end = Some((reason, first >> 8 & 1 != 0));
             }
-            Tag::Block => return Err(SegmentError::BadEvent(first)),
+            Tag::Block | Tag::Packed => return Err(SegmentError::BadEvent(first)),
         }
         Ok(())
     }
@@ -286,24 +416,25 @@ impl Worker {
         self.known.get(serial as usize).copied()
     }
 
-    /// QEMU has left the block under way to run one of its instructions again, alone. If that is the block which consists of
-    /// this one instruction, nothing special happened.
-    fn alone(&mut self, serial: u32) -> Result<(), SegmentError> {
-        if serial as usize >= self.known.len() {
-            self.know_blocks();
-        }
-        let Some(block) = self.known.get(serial as usize).copied() else {
-            return Err(EncodeError::UnknownBlock(serial).into());
-        };
-        match self.current() {
-            Some(current) if current.serial == serial => Ok(()),
-            Some(current) => {
-                let index = current.index_of(block.address);
-                let index = index.ok_or(SegmentError::StrangeInstruction(block.address))?;
-                self.started = index + 1;
+    /// QEMU has left the block under way to run one of its instructions again.
+    fn again(&mut self, address: u32) -> Result<(), SegmentError> {
+        let index = self.current().and_then(|current| current.index_of(address));
+        let index = index.ok_or(SegmentError::StrangeInstruction(address))?;
+        self.started = index + 1;
+        // Accesses that it had made before it was left are made again.
+        self.left_at(index, 0)
+    }
+
+    /// The recording ends while a block is under way.
+    fn end_inside(&mut self, under: u64) -> Result<(), SegmentError> {
+        match &self.packed {
+            Some(packed) if under == Under::Last as u64 => self.left_at(packed.block.instructions - 1, 0),
+            Some(_) if under == Under::Unknown as u64 => {
+                self.packed = None;
+                self.started = 0;
                 Ok(())
             }
-            None => Err(SegmentError::StrangeInstruction(block.address)),
+            _ => Ok(()),
         }
     }
 
@@ -312,20 +443,23 @@ impl Worker {
         let further = take(words, (first >> 8) as usize & 0xff, first)?;
         let at = first >> 16 & 3;
         if at != From::Between as u64 {
-            let [pc] = *take(words, 1, first)? else { return Err(SegmentError::BadEvent(first)) };
+            let [pc, progress] = *take(words, 2, first)? else { return Err(SegmentError::BadEvent(first)) };
             if let Some(block) = self.current() {
                 let index = block.index_of(pc as u32);
-                let index = index.filter(|index| at == From::At as u64 || block.opaque_at(*index).is_some());
                 if let Some(index) = index {
-                    self.started = index + 1;
+                    let has_started = at == From::At as u64 || block.opaque_at(index).is_some();
+                    if has_started {
+                        self.started = index + 1;
+                        self.left_at(index, progress as usize)?;
+                    }
                 }
             }
         }
-        let opaque = self.current().and_then(|block| {
-            let last = self.started.min(block.instructions).checked_sub(1)?;
-            block.opaque_at(last).map(|site| &site.opaque)
-        });
-        let kept = self.set.keyframe(opaque);
+        self.unpack()?;
+        let kept = match self.current() {
+            Some(block) => block.decoded.keyframe_after(self.started.min(block.instructions) as usize),
+            None => self.set.all_registers(),
+        };
         let keyframe: Vec<u32> =
             kept.iter().filter_map(|number| registers.get(number)).map(|word| *word as u32).collect();
         self.encoder.discontinuity(first as u8, &keyframe);

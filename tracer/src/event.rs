@@ -14,6 +14,14 @@ pub enum Tag {
     /// A block is entered. Bits 0–31 its serial number, bits 32–47 how many instructions of the block before started,
     /// [`ALL_STARTED`] for all of them unless other events say more. On a patched QEMU generated code writes it.
     Block = 0x80,
+    /// A block is entered, and its accesses follow, packed: generated code writes all of it. Bits 0–31 the serial number,
+    /// bits 32–47 [`ALL_STARTED`], bits 48–51 the translation context. Then one word for each of [`Block::accesses`], with
+    /// the virtual address in bits 0–31 and the value in bits 32–63; for one of 8 bytes a word with the value follows, and
+    /// bits 32–63 mean nothing. If other events say that not all instructions of the block started, the words of what did
+    /// not happen mean nothing.
+    ///
+    /// [`Block::accesses`]: crate::block::Block::accesses
+    Packed = 0x81,
     /// What is behind a virtual page. Bits 0–31 an address in it, bits 32–35 the translation context; then
     /// `Behind::bits`.
     Map,
@@ -23,21 +31,23 @@ pub enum Tag {
     DeviceRange,
     /// Results of an opaque instruction. Bits 0–31 their number; then one word each.
     Results,
-    /// The block under way was left with an instruction that QEMU runs alone: bits 0–31 the serial number of the block of
-    /// which it is the only one. Its accesses follow.
-    Alone,
+    /// The block under way was left with an instruction that QEMU runs again in the place of the rest of the block: bits
+    /// 0–31 its address. An access that it makes there follows.
+    Again,
     /// How many instructions of the block under way started: bits 0–31.
     Started,
     /// The recording starts in the middle of the next block: accesses name its instructions by numbers that are too high
     /// by bits 0–31.
     Skipped,
     /// Discontinuities before the next block. Bits 0–7 the cause of the first, bits 8–15 how many words with further causes
-    /// follow the registers, bits 16–17 a [`From`], then all registers, one word each, then those causes.
+    /// follow the registers, bits 16–17 a [`From`]; then all registers, one word each, then those causes, then, unless it is
+    /// `From::Between`, the program counter and how many accesses of the block under way happened, which counts only if
+    /// the accesses are packed and the instruction makes more than one.
     Discontinuity,
     /// A device wrote to memory. Bits 0–31 the bytes; then the physical address, and the bytes, eight a word.
     DeviceWrite,
-    /// The recording ends. Bits 0–7 the reason, bit 8 set if the last instruction may not have completed, bits 32–47 as in
-    /// `Block`.
+    /// The recording ends. Bits 0–7 the reason, bit 8 set if the last instruction may not have completed, bits 9–10 an
+    /// [`Under`], bits 32–47 as in `Block`.
     End,
     /// System registers that govern translation. Bits 0–31 how many words follow, bits 32–47 how many instructions of the
     /// present block are done; [`ALL_STARTED`]: all.
@@ -54,13 +64,14 @@ impl Tag {
     /// The tag of a first word.
     #[inline]
     pub fn of(word: u64) -> Option<Tag> {
-        const TAGS: [Tag; 12] = [
+        const TAGS: [Tag; 13] = [
             Tag::Block,
+            Tag::Packed,
             Tag::Map,
             Tag::Device,
             Tag::DeviceRange,
             Tag::Results,
-            Tag::Alone,
+            Tag::Again,
             Tag::Started,
             Tag::Skipped,
             Tag::Discontinuity,
@@ -145,6 +156,18 @@ pub enum From {
     Fetch = 2,
 }
 
+/// What of a block with packed accesses has happened when the recording ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Under {
+    /// All that is known otherwise.
+    Way = 0,
+    /// Its last instruction has not made its accesses.
+    Last = 1,
+    /// That is not known: the block is left out.
+    Unknown = 2,
+}
+
 /// Why a recording ends, in [`Tag::End`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -177,7 +200,7 @@ mod tests {
         for tag in (0..=255u64).filter_map(|byte| Tag::of(byte << 56)) {
             assert_eq!(Tag::of(tag.word() | 0xff_ffff_ffff), Some(tag));
         }
-        assert_eq!((0..=255u64).filter_map(|byte| Tag::of(byte << 56)).count(), 12);
+        assert_eq!((0..=255u64).filter_map(|byte| Tag::of(byte << 56)).count(), 13);
         assert_eq!(Tag::of(0), None);
     }
 }

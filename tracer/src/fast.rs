@@ -7,16 +7,18 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, c_char, c_void};
+use std::thread::ThreadId;
 
-use ktrace_format::segment::{Answer, Behind};
+use ktrace_format::segment::encoder::PackedAccess;
+use ktrace_format::segment::{AccessKind, Answer, Behind};
 use ktrace_machine::Registers;
 
-use crate::api::{Api, MemoryRange, TlbFill, discontinuity, memory_kind, tlb};
-use crate::block::{Block, OpaqueSite};
+use crate::api::{Api, LogSite, MemoryRange, TlbFill, discontinuity, memory_kind, tlb};
+use crate::block::{AccessSite, Again, Block, OpaqueSite};
 use crate::capture::capture;
 use crate::control::Message;
 use crate::device_writes::{Changed, DeviceWrites};
-use crate::event::{ALL_STARTED, EndReason, From, Tag, access};
+use crate::event::{ALL_STARTED, EndReason, From, Tag, Under, access};
 use crate::names::Names;
 use crate::recorder::{Phase, Recorder, SEGMENT_INSTRUCTIONS, take};
 use crate::ring::CHUNK_WORDS;
@@ -45,6 +47,7 @@ struct Pending {
     further: Vec<u64>,
     from: From,
     pc: u64,
+    progress: u64,
     registers: Registers,
 }
 
@@ -80,6 +83,9 @@ pub struct Vcpu {
     /// Every block calls: how many instructions were recorded before the block under way, that block, and how many of its
     /// instructions started if not all.
     exact: Option<Exact>,
+    /// The translation context of the last block that was translated.
+    last_context: u8,
+    thread: ThreadId,
 }
 
 #[derive(Clone, Copy)]
@@ -91,7 +97,7 @@ struct Exact {
 }
 
 impl Vcpu {
-    /// A vCPU that has not run yet.
+    /// A vCPU that has not run yet; to be called on its thread.
     pub fn new(recorder: Recorder, api: Api, names: Names, device_writes: &'static DeviceWrites) -> Self {
         recorder.ring.call_at_next_block();
         Vcpu {
@@ -108,6 +114,8 @@ impl Vcpu {
             density: 1300,
             counted: 0,
             exact: None,
+            last_context: 0,
+            thread: std::thread::current().id(),
         }
     }
 
@@ -115,6 +123,12 @@ impl Vcpu {
     pub fn enter(&mut self, block: &'static Block) {
         // First of all, so that whoever sets it to 0 from now on is heard at the next block.
         self.recorder.ring.restore_limit();
+        self.recorder.under = Under::Way;
+        self.between_blocks(block);
+        self.recorder.under = Under::Unknown;
+    }
+
+    fn between_blocks(&mut self, block: &'static Block) {
         match self.recorder.phase {
             Phase::Stopped => self.recorder.ring.rewind(),
             Phase::Waiting if self.recorder.starts_with(block) => self.begin(block, 0),
@@ -308,21 +322,23 @@ impl Vcpu {
         }
     }
 
-    /// The only instruction of a block has made an access: `first` is the first word of its event without the owner.
-    pub fn alone_access(&mut self, block: &'static Block, first: u64, value: [u64; 2]) {
+    /// An instruction that QEMU runs in the place of another block's has made an access: `first` is the first word of its
+    /// event without the owner.
+    pub fn access_again(&mut self, again: &Again, first: u64, value: [u64; 2]) {
         if self.recorder.phase != Phase::Recording {
             return;
         }
-        self.recorder.ring.push([Tag::Alone.word() | u64::from(block.serial)]);
+        let Again { block, index } = *again;
+        let address = block.decoded.address_of(index as usize);
+        self.recorder.ring.push([Tag::Again.word() | u64::from(address)]);
         if let Some(exact) = &mut self.exact
-            && exact.block.serial != block.serial
-            && let Some(index) = exact.block.index_of(block.address)
+            && let Some(index) = exact.block.index_of(address)
         {
             exact.started = Some(index + 1);
         }
         let mut owner = access::MODELLED;
-        if let Some(site) = block.opaque_at(0) {
-            owner = access::owner_of(site, 0);
+        if let Some(site) = block.opaque_at(index) {
+            owner = access::ALONE;
             if site.has_results() {
                 self.recorder.ring.set_opaque(std::ptr::from_ref(site) as u64);
             }
@@ -333,6 +349,32 @@ impl Vcpu {
         } else {
             self.recorder.ring.push([first, value[0]]);
         }
+    }
+
+    /// The word that stands for a block whose accesses are packed; 0 if they can't be.
+    pub fn packed_word(&mut self, block: &Block, sites: &[LogSite]) -> u64 {
+        let mut accesses = Vec::with_capacity(sites.len());
+        let mut contexts = None;
+        for site in sites {
+            let word = u64::from(site.info) << 32;
+            let context = access::context(word);
+            let is_alike = *contexts.get_or_insert(context) == context;
+            if !is_alike || access::size(word) > 3 || access::swapped(word) != cfg!(target_endian = "big") {
+                return 0;
+            }
+            let kind = AccessKind { size: access::size(word), store: access::store(word) };
+            let access = PackedAccess { kind, conditional: site.conditional };
+            accesses.push(AccessSite { instruction: site.instruction, access });
+        }
+        if !block.note_accesses(accesses) {
+            return 0;
+        }
+        // Where there are none, the context of others is as good as any, and needs no closer look.
+        self.last_context = contexts.unwrap_or(self.last_context);
+        Tag::Packed.word()
+            | u64::from(self.last_context) << 48
+            | u64::from(ALL_STARTED) << 32
+            | u64::from(block.serial)
     }
 
     /// A discontinuity of one of QEMU's types.
@@ -378,7 +420,8 @@ impl Vcpu {
                 {
                     exact.started = Some(index + 1);
                 }
-                self.pending = Some(Pending { cause, further: Vec::new(), from, pc, registers });
+                let progress = self.recorder.ring.progress();
+                self.pending = Some(Pending { cause, further: Vec::new(), from, pc, progress, registers });
             }
         }
         self.recorder.ring.call_at_next_block();
@@ -386,14 +429,15 @@ impl Vcpu {
 
     /// True if there were any.
     fn push_discontinuities(&mut self) -> bool {
-        let Some(Pending { cause, further, from, pc, registers }) = self.pending.take() else { return false };
+        let Some(pending) = self.pending.take() else { return false };
+        let Pending { cause, further, from, pc, progress, registers } = pending;
         let first =
             Tag::Discontinuity.word() | u64::from(cause) | (further.len() as u64) << 8 | (from as u64) << 16;
         let mut words = vec![first];
         words.extend(registers.iter().copied().map(u64::from));
         words.extend(&further);
         if from != From::Between {
-            words.push(pc);
+            words.extend([pc, progress]);
         }
         self.recorder.ring.push_all(&words);
         self.recorder.set_mode(&registers);
@@ -480,8 +524,11 @@ impl Vcpu {
         }
     }
 
-    /// QEMU exits.
+    /// QEMU exits, on the vCPU's thread in the middle of a block's last instruction (those before it that talk to devices
+    /// run again in a block of their own), or when no vCPU runs any more.
     pub fn exit(&mut self) {
+        let is_inside = std::thread::current().id() == self.thread;
+        self.recorder.under = if is_inside { Under::Last } else { Under::Way };
         if self.recorder.phase == Phase::Recording {
             let known = self.push_discontinuities();
             self.push_device_writes();

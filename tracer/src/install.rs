@@ -16,8 +16,8 @@ use ktrace_format::header::{Architecture, ByteOrder, FORMAT_VERSION, Header, Pat
 use ktrace_machine::InstructionSet;
 use qemu_plugin_sys::*;
 
-use crate::api::{Api, TlbFill, discontinuity};
-use crate::block::{Block, OpaqueSite, Registry};
+use crate::api::{Api, LogSite, TlbFill, discontinuity};
+use crate::block::{Again, Block, OpaqueSite, Registry};
 use crate::control::{Control, Hello};
 use crate::device_writes::DeviceWrites;
 use crate::event::access;
@@ -366,7 +366,9 @@ unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
         }
         match api {
             Some(api) => {
-                if !log(&api, score, block, tb) {
+                // If the recording is to start inside it, what comes before is cut off.
+                let can_be_packed = start.is_none() && block.can_be_packed();
+                if !log(&api, score, block, can_be_packed, tb) {
                     recorder.fail("QEMU refuses to log accesses: this is a bug in ktracer".to_owned());
                 }
             }
@@ -379,14 +381,33 @@ unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
 ///
 /// # Safety
 /// As for [`instrument`].
-unsafe fn log(api: &Api, score: Score, block: &'static Block, tb: *mut qemu_plugin_tb) -> bool {
+unsafe fn log(
+    api: &Api,
+    score: Score,
+    block: &'static Block,
+    can_be_packed: bool,
+    tb: *mut qemu_plugin_tb,
+) -> bool {
     let (next, limit) =
         (score.field(std::mem::offset_of!(Cursor, next)), score.field(std::mem::offset_of!(Cursor, limit)));
     let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
     let read = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS;
     // SAFETY: as the caller promises; the scoreboard lives as long as QEMU.
     unsafe {
-        (api.log_block)(tb, next, limit, fast::block_word(block), block_logs, read, argument);
+        let both = qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_RW;
+        if !(api.log_block)(tb, next, limit, fast::block_word(block), block_logs, read, argument) {
+            let none = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS;
+            for again in block.again() {
+                let instruction = qemu_plugin_tb_get_insn(tb, again.index as usize);
+                let argument = std::ptr::from_ref(again).cast_mut().cast();
+                qemu_plugin_register_vcpu_mem_cb(instruction, Some(access_again), none, both, argument);
+            }
+            return true;
+        }
+        if can_be_packed {
+            let progress = score.field(std::mem::offset_of!(Cursor, progress));
+            (api.pack_log)(tb, progress, packed, argument);
+        }
         if block.instructions > fast::COUNTED_INSTRUCTIONS {
             qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
                 tb,
@@ -410,14 +431,6 @@ unsafe fn log(api: &Api, score: Score, block: &'static Block, tb: *mut qemu_plug
                     value,
                 );
             }
-        }
-        let both = qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_RW;
-        if block.instructions == 1 {
-            // QEMU may run it in the place of an instruction of another block, which no log would tell.
-            let none = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS;
-            let instruction = qemu_plugin_tb_get_insn(tb, 0);
-            qemu_plugin_register_vcpu_mem_cb(instruction, Some(alone_access), none, both, argument);
-            return true;
         }
         for number in 0..block.instructions {
             let instruction = qemu_plugin_tb_get_insn(tb, number as usize);
@@ -559,21 +572,37 @@ unsafe extern "C" fn after_opaque(_: c_uint, argument: *mut c_void) {
     });
 }
 
-unsafe extern "C" fn alone_access(
+/// An instruction that QEMU runs in the place of another block's has made an access.
+unsafe extern "C" fn access_again(
     _: c_uint,
     info: qemu_plugin_meminfo_t,
     address: u64,
     argument: *mut c_void,
 ) {
     guarded(|| {
-        // SAFETY: the argument is a block, which is never freed; this is the vCPU's thread, in a memory callback.
+        // SAFETY: the argument belongs to a block, which is never freed; this is the vCPU's thread, in a memory callback.
         unsafe {
             if let Some(vcpu) = fast_vcpu() {
                 let first = u64::from(info) << 32 | u64::from(address as u32);
-                vcpu.alone_access(&*argument.cast::<Block>(), first, any_value(info));
+                vcpu.access_again(&*argument.cast::<Again>(), first, any_value(info));
             }
         }
     });
+}
+
+/// QEMU tells which accesses a block makes, as it translates it, and wants the word that stands for it in a packed log.
+unsafe extern "C" fn packed(sites: *const LogSite, count: usize, argument: *mut c_void) -> u64 {
+    let mut word = 0;
+    guarded(|| {
+        // SAFETY: the argument is a block, which is never freed; QEMU passes so many sites; this is the vCPU's thread.
+        unsafe {
+            let sites = if count == 0 { &[] } else { std::slice::from_raw_parts(sites, count) };
+            if let Some(vcpu) = fast_vcpu() {
+                word = vcpu.packed_word(&*argument.cast::<Block>(), sites);
+            }
+        }
+    });
+    word
 }
 
 unsafe extern "C" fn discontinuous(_: qemu_plugin_id_t, _: c_uint, kind: u32, from: u64, to: u64) {

@@ -10,7 +10,7 @@ use ktrace_machine::{InstructionSet, Mode, REGISTER_CAPACITY, Registers as Value
 use crate::block::{Block, OpaqueSite, Registry};
 use crate::control::Control;
 use crate::encoder::Delta;
-use crate::event::{ALL_STARTED, EndReason, Tag};
+use crate::event::{ALL_STARTED, EndReason, Tag, Under};
 use crate::options::Options;
 use crate::registers::Registers;
 use crate::ring::Writer;
@@ -66,6 +66,8 @@ pub struct Recorder {
     pub options: Options,
     /// Instructions of the present block before the one that the recording starts with.
     pub skipped: u32,
+    /// What of the block under way has happened if the recording ends now.
+    pub under: Under,
     registry: Registry,
     control: Arc<Control>,
     /// The status register as last read.
@@ -92,6 +94,7 @@ impl Recorder {
             shared,
             options,
             skipped: 0,
+            under: Under::Way,
             registry,
             control,
             status: 0,
@@ -255,13 +258,18 @@ impl Recorder {
             self.status = status;
         }
         words[0] = Tag::Results.word() | count as u64;
-        self.ring.push_all(words.get(..=count)?);
+        let words = words.get(..=count)?;
+        match entered {
+            Some(_) => self.ring.push_all(words),
+            None => self.ring.push_inside(words),
+        }
         Some(())
     }
 
     /// Ends the recording.
     pub fn end(&mut self, reason: EndReason, started: u32, open: bool) {
-        self.ring.end(Tag::End.word() | u64::from(started) << 32 | u64::from(open) << 8 | reason as u64);
+        let (open, under) = (u64::from(open), self.under as u64);
+        self.ring.end(Tag::End.word() | u64::from(started) << 32 | under << 9 | open << 8 | reason as u64);
         self.stop();
     }
 

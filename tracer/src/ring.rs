@@ -39,6 +39,8 @@ pub struct Cursor {
     /// On a stock QEMU how many instructions of the block have started, as far as that can matter; on a patched one
     /// how many there were in long blocks since it was last looked at.
     pub counted: UnsafeCell<u64>,
+    /// How many accesses of the block under way, if they are packed, an instruction that makes several has got to.
+    pub progress: UnsafeCell<u64>,
     /// As `_before`.
     _behind: [u64; 64],
 }
@@ -188,6 +190,12 @@ impl Writer {
         self.take_counted() as u32
     }
 
+    /// [`Cursor::progress`].
+    pub fn progress(&self) -> u64 {
+        // SAFETY: as in `next`.
+        unsafe { *self.cursor.progress.get() }
+    }
+
     /// Reads and clears [`Cursor::opaque`].
     pub fn take_opaque(&self) -> u64 {
         // SAFETY: as in `next`.
@@ -265,7 +273,15 @@ impl Writer {
         }
     }
 
-    /// Appends the words of one event of any length up to a chunk.
+    /// Appends the words of one short event in the middle of a block. The block's packed accesses are not all written yet,
+    /// so its chunk can't be handed over: there is room for such events in the slack.
+    pub fn push_inside(&mut self, words: &[u64]) {
+        for word in words {
+            self.push([*word]);
+        }
+    }
+
+    /// Appends the words of one event of any length up to a chunk, between two blocks.
     pub fn push_all(&mut self, words: &[u64]) {
         if (self.next() - self.start()) / 8 + words.len() as u64 > CHUNK_WORDS as u64 {
             self.flush();
@@ -343,6 +359,7 @@ mod tests {
                     limit: AtomicU64::new(0),
                     opaque: UnsafeCell::new(0),
                     counted: UnsafeCell::new(0),
+                    progress: UnsafeCell::new(0),
                     _behind: [0; 64],
                 })),
             ),

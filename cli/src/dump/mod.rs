@@ -54,6 +54,9 @@ Only what is proved is printed. Where the trace is damaged or torn, the dump say
 A discontinuity is an exception, an interrupt or a reset: the processor goes on elsewhere than the instruction before says.
 What that instruction changed is not told apart from what the discontinuity changed, so it is shown with the latter.
 
+MIPS: a delay slot is an instruction of its own. Interrupts and the timer change the register Cause by themselves, so its
+value is known only just after an exception or an instruction that may write it; elsewhere --format original has ????????.
+
 JSON, one object a line:
   {\"position\", \"address\", \"bytes\", \"thumb\", \"mnemonic\", \"operands\", \"opaque\", \"registers\", \"memory\"}
       bytes: as they lie in memory; opaque: the result was recorded rather than computed; registers: those that changed
@@ -61,8 +64,9 @@ JSON, one object a line:
       `registers` itself is null if a discontinuity follows; memory: a list of {\"access\" (\"read\" or \"write\"),
       \"address\", \"size\", \"value\", \"physical\", \"device\" (its name, or null for memory)}
   {\"position\", \"discontinuity\", \"vector\", \"cause\", \"further\", \"registers\"}
-      before the instruction at `position`; vector: the number of the exception vector, or null if it went elsewhere;
-      cause: that number, or 8 for a reset, 9 for something that QEMU did for the guest, 255 if it is not known; further: a
+      before the instruction at `position`; vector: the number of ARM's exception vector, or null if it went elsewhere;
+      cause: that number, or 8 for a reset, 9 for something that QEMU did for the guest; on MIPS the ExcCode, or 32 and 33 for
+      these; 255 if it is not known; further: a
       list of the causes of discontinuities that followed at once, with no instruction between
   {\"unknown\": {\"from\", \"to\", \"reason\"}}
       from position `from` to before `to` nothing is known; it comes last
@@ -168,7 +172,9 @@ fn changes(
     let changed = set.registers().iter().enumerate().filter_map(move |(number, register)| {
         let expected = if number == set.program_counter() { Some(next) } else { before.get(number) };
         let value = after.get(number);
-        (value != expected).then_some((register.name, value))
+        // What changes by itself is not known as a rule, and no instruction did that.
+        let changed = value != expected && (value.is_some() || !set.volatile_registers().contains(number));
+        changed.then_some((register.name, value))
     });
     Some(changed)
 }

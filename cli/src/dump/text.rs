@@ -4,10 +4,10 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use anyhow::Result;
-use ktrace_timeline::Program;
 use ktrace_timeline::segment_memory::Access;
 use ktrace_timeline::verify::Unproved;
 use ktrace_timeline::walk::{Discontinuity, Instruction};
+use ktrace_timeline::{InstructionSet, Program};
 
 use super::{Printer, changes, changes_of_discontinuity, device_name};
 use crate::disassembly::{Disassembler, number};
@@ -77,7 +77,10 @@ impl Printer for Text {
         let to = match cause.name() {
             Some(name) if cause.is_vector() => format!("vector {}, {name}", cause.code()),
             Some(name) => format!("{name}, to {pc:08x}"),
-            None => format!("not to an exception vector, but to {pc:08x}"),
+            None => match self.program.instruction_set() {
+                InstructionSet::Arm => format!("not to an exception vector, but to {pc:08x}"),
+                InstructionSet::Mips(_) => format!("of cause {}, to {pc:08x}", cause.code()),
+            },
         };
         write!(out, "{:>width$}  -- discontinuity: {to}", "", width = self.width)?;
         for cause in &discontinuity.further {

@@ -66,12 +66,14 @@ impl<M: InitialMemory> Committer<M> {
             let Some(page) = pages.touched_mut().get_mut(page as usize) else { continue };
             let line = usize::from(offset) / LINE_BYTES % LINES;
             let known = known_page(&mut self.pages, &*self.initial, page.number);
-            let seen = (0..8).filter(|at| mask >> at & 1 != 0);
-            let is_news =
-                seen.map(|at| (usize::from(offset) + at, (value >> (8 * at)) as u8)).any(|(at, byte)| {
-                    let at = at % PAGE_BYTES;
-                    known.known[line] >> (at % LINE_BYTES) & 1 == 0 || known.data[at] != byte
-                });
+            let at = usize::from(offset) % PAGE_BYTES;
+            let unknown = mask & !((known.known[line] >> (at % LINE_BYTES)) as u8);
+            let mut bytes = [0; 8];
+            for (byte, known) in bytes.iter_mut().zip(&known.data[at..]) {
+                *byte = *known;
+            }
+            let differs = (u64::from_le_bytes(bytes) ^ value) & bytes_of_mask(mask);
+            let is_news = unknown != 0 || differs != 0;
             if is_news {
                 page.mark_changed(usize::from(offset));
             }
@@ -98,6 +100,15 @@ impl<M: InitialMemory> Committer<M> {
     }
 }
 
+/// 64 bits of which byte n is 0xff if bit n of the mask is set.
+fn bytes_of_mask(mask: u8) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let bits = (u64::from(mask) * EACH) & 0x8040_2010_0804_0201;
+    // A byte that is not 0 carries into its highest bit.
+    let highest = ((bits & 0x7f7f_7f7f_7f7f_7f7f) + 0x7f7f_7f7f_7f7f_7f7f | bits) & (EACH << 7);
+    (highest >> 7) * 0xff
+}
+
 fn known_page<'a, M: InitialMemory>(
     pages: &'a mut PageTable<Box<KnownPage>>,
     initial: &M,
@@ -108,4 +119,18 @@ fn known_page<'a, M: InitialMemory>(
         initial.fill(number, &mut page.data, &mut page.known);
         page
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bit_of_a_mask_stands_for_a_byte() {
+        for mask in 0..=255u8 {
+            let expected =
+                (0..8).filter(|bit| mask >> bit & 1 != 0).map(|bit| 0xff << (8 * bit)).sum::<u64>();
+            assert_eq!(bytes_of_mask(mask), expected, "{mask:#x}");
+        }
+    }
 }

@@ -14,11 +14,11 @@ use std::sync::Arc;
 use super::commit::Committer;
 use super::device_bytes::DeviceBytes;
 use super::devices::Devices;
-use super::local_memory::{AccessKind, FirstSight, LocalMemory, Pages};
+use super::local_memory::{AccessKind, CONDITIONAL, FirstSight, LocalMemory, Pages, WIDE};
 use super::translations::Translations;
 use super::{CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, STREAMS, Stream, control, write_payload};
 use crate::digest::Digest;
-use crate::shadow::{PAGE_BYTES, Target};
+use crate::shadow::{PAGE_BYTES, Target, mask_of_bytes};
 use crate::varint;
 
 /// A block's number in the dictionary.
@@ -96,15 +96,32 @@ pub enum EncodeError {
     UnknownBlock(u32),
 }
 
-/// What is looked at when a block is entered or left.
+/// What is looked at each time a block is entered: two of them in a line of the cache.
 #[derive(Debug)]
 struct BlockState {
     /// What the digest takes in of a block all of whose instructions started.
     digest: u64,
-    instructions: u32,
     /// The generation in which nothing about entering and leaving it needs a closer look: it has been entered, is the
     /// one expected at its entry point, is expected to start all of its instructions, and none of them is opaque.
     settled: u32,
+    /// How many words its accesses take, if they come packed; `NOT_PACKED` if that is not known.
+    packed_words: u32,
+    /// How its accesses are packed: if `listed` is 0, their [`AccessKind::number`]s, four bits each, and one word stands for
+    /// each. Else the first of so many entries of `kinds`.
+    kinds: u64,
+    listed: u16,
+    instructions: u16,
+}
+
+const NOT_PACKED: u32 = u32::MAX;
+/// So many words ahead of the present ones are fetched into the cache: they were written by another core.
+const AHEAD: usize = 64;
+/// As many kinds have room in [`BlockState::kinds`].
+const SHORT: usize = 16;
+
+/// What is looked at when a block is entered or left for the first time, or not as expected.
+#[derive(Debug)]
+struct BlockHistory {
     /// The generation in which it was entered.
     entered: u32,
     entry: u32,
@@ -172,13 +189,62 @@ pub struct Finished {
     pub discontinuities: u64,
 }
 
+/// How the words of [`SegmentEncoder::plain_events`] are understood.
+pub trait Words {
+    /// The block that was entered after all instructions of the one before had started, and whose accesses, if it makes any,
+    /// follow in words of their own.
+    fn whole_block(&self, word: u64) -> Option<u32>;
+    /// The [`AccessKind::number`] of an access by a modelled instruction, if this is the first word of one. It has the
+    /// virtual address in bits 0 to 31. A second word has the value, of which bits above the size mean nothing.
+    fn access(&self, word: u64) -> Option<usize>;
+    /// The block that was entered, whose accesses follow packed: one word for each that
+    /// [`define_accesses`](SegmentEncoder::define_accesses) has told, with the virtual address in bits 0 to 31 and the value
+    /// above. If the access is of 8 bytes or conditional, bits 32 to 63 are 0 if it did not happen, and a second word has
+    /// the value. All instructions of the block have started if another block follows at once.
+    fn packed_block(&self, word: u64) -> Option<u32>;
+    /// Whether it is the first word of a block, in whatever form or context.
+    fn enters_block(&self, word: u64) -> bool;
+    /// The number of the block, if it is one's first word. Anything else is as good: it only says what is looked at next.
+    fn block_ahead(&self, word: u64) -> u32 {
+        word as u32
+    }
+    /// Has the processor fetch this into its cache.
+    fn prefetch<T>(&self, _: &T) {}
+}
+
+/// How far [`SegmentEncoder::plain_events`] has got: words, and words of the packed accesses of the block there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    word: usize,
+    packed: usize,
+}
+
+/// An access of a block whose accesses come packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PackedAccess {
+    /// How it is made.
+    pub kind: AccessKind,
+    /// It may not happen though all instructions of the block start.
+    pub conditional: bool,
+}
+
+impl PackedAccess {
+    /// How many words stand for it.
+    pub fn words(self) -> usize {
+        if self.kind.size == 3 || self.conditional { 2 } else { 1 }
+    }
+}
+
 /// See the [module](self).
 pub struct SegmentEncoder<M> {
     initial: Arc<M>,
     memory: LocalMemory,
     generation: u32,
     blocks: Vec<BlockState>,
+    history: Vec<BlockHistory>,
     traits: Vec<BlockTraits>,
+    /// The accesses of blocks, see [`define_accesses`](Self::define_accesses).
+    kinds: Vec<u8>,
     entries: Vec<EntryPoint>,
     entry_numbers: HashMap<u64, u32>,
     /// What is behind each virtual page as last told, in all of the recording.
@@ -233,7 +299,9 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             memory: LocalMemory::new(),
             generation: 0,
             blocks: Vec::new(),
+            history: Vec::new(),
             traits: Vec::new(),
+            kinds: Vec::new(),
             entries: Vec::new(),
             entry_numbers: HashMap::new(),
             translations: Translations::default(),
@@ -282,14 +350,38 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         let instructions = u32::from(traits.instructions);
         self.blocks.push(BlockState {
             digest: Digest::of_block(traits.address, instructions),
-            instructions,
             settled: 0,
-            entered: 0,
-            entry,
-            expected_started: instructions,
+            packed_words: NOT_PACKED,
+            kinds: 0,
+            listed: 0,
+            instructions: traits.instructions,
         });
+        self.history.push(BlockHistory { entered: 0, entry, expected_started: instructions });
         self.traits.push(traits);
         BlockId(id)
+    }
+
+    /// Tells which accesses a block makes when all of its instructions start, in their order: so they can be packed.
+    pub fn define_accesses(&mut self, id: BlockId, accesses: impl Iterator<Item = PackedAccess>) {
+        let Some(block) = self.blocks.get_mut(id.0 as usize).filter(|block| block.packed_words == NOT_PACKED)
+        else {
+            return;
+        };
+        let start = self.kinds.len();
+        let mut words = 0;
+        for access in accesses {
+            words += access.words();
+            let wide = if access.words() > 1 { WIDE } else { 0 };
+            let conditional = if access.conditional { CONDITIONAL } else { 0 };
+            self.kinds.push(access.kind.number() as u8 | wide | conditional);
+        }
+        let count = self.kinds.len() - start;
+        block.packed_words = words as u32;
+        if count <= SHORT && words == count {
+            block.kinds = self.kinds.drain(start..).rev().fold(0, |kinds, kind| kinds << 4 | u64::from(kind));
+        } else {
+            (block.kinds, block.listed) = (start as u64, count as u16);
+        }
     }
 
     /// How many blocks the dictionary has.
@@ -302,7 +394,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         self.generation = self.generation.wrapping_add(1);
         if self.generation == 0 {
             // After four thousand million segments the old marks would look fresh again.
-            self.blocks.iter_mut().for_each(|block| (block.settled, block.entered) = (0, 0));
+            self.blocks.iter_mut().for_each(|block| block.settled = 0);
+            self.history.iter_mut().for_each(|history| history.entered = 0);
             self.entries.iter_mut().for_each(|entry| entry.generation = 0);
             self.shown.iter_mut().for_each(|shown| shown.0 = 0);
             self.generation = 1;
@@ -356,17 +449,18 @@ impl<M: InitialMemory> SegmentEncoder<M> {
 
     #[inline(never)]
     fn enter_slowly(&mut self, id: u32) {
-        let Some(block) = self.blocks.get_mut(id as usize) else {
+        let (Some(block), Some(history)) = (self.blocks.get(id as usize), self.history.get_mut(id as usize))
+        else {
             self.error.get_or_insert(EncodeError::UnknownBlock(id));
             self.current = NO_BLOCK;
             return;
         };
-        if block.entered != self.generation {
-            block.entered = self.generation;
-            block.expected_started = block.instructions;
+        if history.entered != self.generation {
+            history.entered = self.generation;
+            history.expected_started = u32::from(block.instructions);
             self.run.push(id);
         }
-        let entry = &mut self.entries[block.entry as usize];
+        let entry = &mut self.entries[history.entry as usize];
         if entry.generation != self.generation {
             entry.generation = self.generation;
             let known = self.head.dictionary;
@@ -385,7 +479,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
     /// Notes whether the block needs no closer look from now on.
     fn settle(&mut self, id: u32) {
         let Some(block) = self.blocks.get_mut(id as usize) else { return };
-        let is_plain = block.expected_started == block.instructions
+        let expected = self.history.get(id as usize).map(|history| history.expected_started);
+        let is_plain = expected == Some(u32::from(block.instructions))
             && self.traits.get(id as usize).is_some_and(|traits| traits.opaque.is_empty());
         block.settled = if is_plain { self.generation } else { 0 };
     }
@@ -401,71 +496,131 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             self.current = NO_BLOCK;
         } else {
             let instructions = block.instructions;
-            self.end_block(instructions);
+            self.end_block(u32::from(instructions));
         }
     }
 
-    /// Takes blocks and accesses that need no closer look, from words that are understood by two functions: `block` makes a
-    /// block's number of a word which says that it was entered after all instructions of the one before had started;
-    /// `kind` makes an [`AccessKind::number`] of the first word of an access in `context` by a modelled instruction, which
-    /// has the virtual address in bits 0 to 31, and is followed by a word with the value (bits above its size mean
-    /// nothing). Stops at the first word that neither understands, or that is to be told with other functions. Returns how
-    /// many words were taken.
+    /// Takes blocks and accesses that need no closer look, from words that [`Words`] understands: those of whole blocks, of
+    /// accesses by modelled instructions in `context`, and of blocks in it whose accesses are packed. Stops at the first
+    /// word that is none of these, or that is to be told with other functions. Returns how many words were taken.
     #[inline(always)]
-    pub fn plain_events(
+    pub fn plain_events(&mut self, context: u8, words: &[u64], understood: &impl Words) -> usize {
+        let mut at = Place::default();
+        while let Some((address, kind, value)) = self.plain_run(context, words, understood, &mut at) {
+            let kind = AccessKind::from_number(kind);
+            self.access(context, address, kind, value & mask_of_bytes(1 << kind.size));
+        }
+        at.word
+    }
+
+    /// As [`plain_events`](Self::plain_events), up to an access that takes a closer look: its address, kind and value.
+    #[inline(always)]
+    fn plain_run(
         &mut self,
         context: u8,
         words: &[u64],
-        block: impl Fn(u64) -> Option<u32>,
-        kind: impl Fn(u64) -> Option<usize>,
-    ) -> usize {
+        understood: &impl Words,
+        place: &mut Place,
+    ) -> Option<(u32, usize, u64)> {
         let generation = self.generation;
         let settled = self.blocks.get(self.current as usize).filter(|block| block.settled == generation);
-        let Some(mut now) = settled.filter(|_| self.flags == 0) else { return 0 };
-        let Some(mut view) = self.memory.view(context) else { return 0 };
+        let mut now = settled.filter(|_| self.flags == 0)?;
+        let values = &mut self.streams[Stream::Values as usize];
+        let mut view = self.memory.view(context, &mut self.sights, values)?;
         let (mut digest, mut instructions) = (self.digest, self.head.instructions);
         let (mut ordinal, mut current) = (self.ordinal, self.current);
         let (mut accesses, mut first_access) = (self.accesses, self.block_first_access);
         let last = self.next_checkpoint - 1;
-        let mut at = 0;
-        while let Some(&first) = words.get(at) {
-            if let Some(kind) = kind(first) {
-                let Some(&value) = words.get(at + 1) else { break };
-                if !view.access(first as u32, kind, value, &mut digest) {
-                    break;
-                }
-                accesses += 1;
-                at += 2;
-            } else if let Some(id) = block(first) {
-                let Some(next) = self.blocks.get(id as usize) else { break };
-                if next.settled != generation || ordinal == last {
+        let (mut at, mut done) = (place.word, place.packed);
+        let mut unforeseen = None;
+        macro_rules! enter {
+            ($id:expr, $next:expr) => {
+                if $next.settled != generation || ordinal == last {
                     break;
                 }
                 digest.mix(now.digest);
                 instructions += u64::from(now.instructions);
                 ordinal += 1;
-                (now, current, first_access) = (next, id, accesses);
+                (now, current, first_access) = ($next, $id, accesses);
+            };
+        }
+        while let Some(&first) = words.get(at) {
+            if let Some(id) = understood.packed_block(first) {
+                let Some(next) = self.blocks.get(id as usize) else { break };
+                let end = at + 1 + next.packed_words as usize;
+                // All of it happened if the next block follows at once.
+                let Some(&following) = words.get(end) else { break };
+                if !understood.enters_block(following) {
+                    break;
+                }
+                if let Some(ahead) = self.blocks.get(understood.block_ahead(following) as usize) {
+                    understood.prefetch(ahead);
+                }
+                if let Some(ahead) = words.get(end + AHEAD) {
+                    understood.prefetch(ahead);
+                }
+                let Some(record) = words.get(at + 1..end) else { break };
+                if done == 0 {
+                    enter!(id, next);
+                }
+                if record.is_empty() {
+                } else if next.listed == 0 {
+                    let (made, now) = view.accesses(record, next.kinds, done, digest);
+                    digest = now;
+                    accesses += (made - done) as u64;
+                    if let Some(word) = record.get(made) {
+                        let kind = (next.kinds >> (4 * made % 64)) as usize % 16;
+                        (done, unforeseen) = (made + 1, Some((*word as u32, kind, word >> 32)));
+                        accesses += 1;
+                        break;
+                    }
+                } else {
+                    let start = next.kinds as usize;
+                    let Some(kinds) = self.kinds.get(start..start + usize::from(next.listed)) else { break };
+                    let made = view.listed_accesses(record, kinds, done, &mut digest);
+                    accesses += made.happened;
+                    if let Some(access) = made.unforeseen {
+                        (done, unforeseen) = (made.words, Some(access));
+                        accesses += 1;
+                        break;
+                    }
+                }
+                done = 0;
+                at = end;
+            } else if let Some(kind) = understood.access(first) {
+                let Some(&value) = words.get(at + 1) else { break };
+                accesses += 1;
+                at += 2;
+                if !view.access(first as u32, kind, value, &mut digest) {
+                    unforeseen = Some((first as u32, kind, value));
+                    break;
+                }
+            } else if let Some(id) = understood.whole_block(first) {
+                let Some(next) = self.blocks.get(id as usize) else { break };
+                enter!(id, next);
                 at += 1;
             } else {
                 break;
             }
         }
+        *place = Place { word: at, packed: done };
         (self.digest, self.head.instructions) = (digest, instructions);
         (self.ordinal, self.current) = (ordinal, current);
-        (self.accesses, self.block_first_access) = (accesses, first_access);
-        at
+        // The one that takes a closer look is counted there.
+        (self.accesses, self.block_first_access) = (accesses - u64::from(unforeseen.is_some()), first_access);
+        unforeseen
     }
 
     /// The block under way has ended after `started` of its instructions had started.
     #[inline(never)]
     pub fn end_block(&mut self, started: u32) {
         let current = self.current;
-        let Some(block) = self.blocks.get_mut(current as usize) else { return };
+        let Some(history) = self.history.get_mut(current as usize) else { return };
         let Some(traits) = self.traits.get(current as usize) else { return };
         self.digest.block(traits.address, started);
         self.head.instructions += u64::from(started);
-        if block.expected_started != started {
-            block.expected_started = started;
+        if history.expected_started != started {
+            history.expected_started = started;
             self.flags |= control::STARTED;
             self.settle(current);
         }

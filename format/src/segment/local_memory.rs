@@ -204,7 +204,7 @@ impl AccessKind {
 
     /// The kind with a number.
     #[inline]
-    fn from_number(number: usize) -> Self {
+    pub(crate) fn from_number(number: usize) -> Self {
         AccessKind { size: number as u32 & 7, store: number & 8 != 0 }
     }
 }
@@ -323,19 +323,27 @@ impl LocalMemory {
 
     /// What accesses in a context are made with; `None` if nothing is known of the context.
     #[inline(always)]
-    pub fn view(&mut self, context: u8) -> Option<View<'_>> {
+    pub fn view<'a>(
+        &'a mut self,
+        context: u8,
+        sights: &'a mut Vec<FirstSight>,
+        values: &'a mut Vec<u8>,
+    ) -> Option<View<'a>> {
         let context = self.contexts.get(usize::from(context))?.as_ref()?;
         let translations = <&[u64; VIRTUAL_PAGES]>::try_from(&context.pages[..]).ok()?;
         // What the upper bits of a translation are for a page that both loads and stores may use.
         let plain = u64::from(self.generation) << (32 - ALLOWED) | 3;
-        Some(View { translations, plain, generation: self.generation, pool: &mut self.pages[..] })
+        let pool = &mut self.pages[..];
+        Some(View { translations, plain, generation: self.generation, pool, sights, values })
     }
 
     /// Makes one access as [`View::access`] does, which is not taken into a digest.
     #[cfg(test)]
     fn access(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) -> bool {
-        let mut digest = Digest::default();
-        self.view(context).is_some_and(|mut view| view.access(address, kind.number(), value, &mut digest))
+        let (mut digest, mut sights, mut values) = (Digest::default(), Vec::new(), Vec::new());
+        let view = self.view(context, &mut sights, &mut values);
+        let done = view.is_some_and(|mut view| view.access(address, kind.number(), value, &mut digest));
+        done && sights.is_empty()
     }
 
     /// What a load that was not foreseen meets, if it is aligned and what is behind its page is known to be memory. All its
@@ -376,72 +384,202 @@ pub(crate) struct View<'a> {
     plain: u64,
     generation: u32,
     pool: &'a mut [LocalPage],
+    /// Bytes that loads saw first.
+    sights: &'a mut Vec<FirstSight>,
+    /// What the trace says that they saw.
+    values: &'a mut Vec<u8>,
 }
 
-/// What the digest takes in of a load of a word besides address and value.
-const WORD: u64 = Digest::about(0, 4, false);
+/// In the numbers of packed accesses beside [`AccessKind::number`]: two words stand for it.
+pub(crate) const WIDE: u8 = 16;
+/// As [`WIDE`]: it may not happen, and did only if bits 32 to 63 of the first word are not 0.
+pub(crate) const CONDITIONAL: u8 = 32;
+
+/// What became of packed accesses.
+pub(crate) struct Made {
+    /// How many happened, without an unforeseen one.
+    pub happened: u64,
+    /// How many words were taken, with those of an unforeseen one.
+    pub words: usize,
+    /// An access that takes a closer look: its address, kind and value.
+    pub unforeseen: Option<(u32, usize, u64)>,
+}
+
+/// What the digest takes in of an access besides address and value, by [`AccessKind::number`].
+const ABOUT: [u64; 16] = {
+    let mut about = [0; 16];
+    let mut number = 0;
+    while number < 16 {
+        about[number] = Digest::about(1 << (number & 7), number & 8 != 0);
+        number += 1;
+    }
+    about
+};
+
+/// The bits of an access's value, by [`AccessKind::size`].
+const MASKS: [u32; 4] = [0xff, 0xffff, u32::MAX, u32::MAX];
 
 impl View<'_> {
-    /// Makes an access that meets what the segment knows: a store, or a load of the value that was expected; takes it into
-    /// the digest. `kind` is an [`AccessKind::number`], and bits of `value` above the access's size mean nothing. False:
-    /// nothing was done, the access takes a closer look.
+    /// Makes an access that meets what the segment knows or has not touched: a store, a load of the value that was expected,
+    /// or a load of bytes none of which are known; takes it into the digest. `kind` is an [`AccessKind::number`], and bits
+    /// of `value` above the access's size mean nothing. False: nothing was done, the access takes a closer look.
     #[inline(always)]
     pub fn access(&mut self, address: u32, kind: usize, value: u64, digest: &mut Digest) -> bool {
+        if kind & 7 < 3 {
+            let done = self.small_access(address, kind, value as u32);
+            if done {
+                digest.access_about(ABOUT[kind % 16], address, value as u32 & MASKS[kind % 4]);
+            }
+            return done;
+        }
+        let done = self.double_access(address, AccessKind::from_number(kind), value);
+        if done {
+            digest.access(address, 8, kind & 8 != 0, value);
+        }
+        done
+    }
+
+    /// An access of four bytes or less, as in [`access`](Self::access), but for the digest.
+    #[inline(always)]
+    fn small_access(&mut self, address: u32, kind: usize, value: u32) -> bool {
         let entry = self.translations[(address >> 12) as usize];
-        let Some(page) = self.pool.get_mut((entry & POOL_MASK) as usize) else { return false };
-        if entry >> ALLOWED != self.plain || !address.is_multiple_of(4) || kind & 7 != 2 {
-            return other(
-                self.generation,
-                entry,
-                page,
-                address,
-                AccessKind::from_number(kind),
-                value,
-                digest,
-            );
+        let number = (entry & POOL_MASK) as usize;
+        let Some(page) = self.pool.get_mut(number) else { return false };
+        let (size, store) = (kind & 7, kind & 8 != 0);
+        if entry >> ALLOWED != self.plain || address & ((1 << size) - 1) != 0 {
+            return self.restricted_access(entry, address, AccessKind::from_number(kind), value);
         }
         let at = address as usize / 4 % WORDS;
-        let store = kind & 8 != 0;
-        if store {
-            page.words[at] = value as u32;
-            page.states[at] = state::SEEN & page.states[at] | state::KNOWN | state::STORED;
-        } else if page.states[at] & state::KNOWN != state::KNOWN || page.words[at] != value as u32 {
-            return false;
+        if size == 2 {
+            if store {
+                page.words[at] = value;
+                page.states[at] |= state::KNOWN | state::STORED;
+            } else if page.states[at] & state::KNOWN != state::KNOWN || page.words[at] != value {
+                return self.first_sight(number, address, kind, value);
+            }
+            return true;
         }
-        digest.access_about(WORD | u64::from(address) | (kind as u64 >> 3) << 40, u64::from(value as u32));
+        let (mask, wanted) = if size == 0 { (0xff, 1) } else { (0xffff, 3) };
+        let (shift, wanted) = (address % 4 * 8, wanted << (address % 4));
+        if store {
+            page.words[at] = page.words[at] & !(mask << shift) | (value & mask) << shift;
+            page.states[at] |= wanted | state::STORED;
+        } else if page.states[at] & wanted != wanted || ((page.words[at] >> shift) ^ value) & mask != 0 {
+            return self.first_sight(number, address, kind, value);
+        }
         true
     }
-}
 
-/// An access that is not within a word, or to a page that not everybody may use, as in [`View::access`].
-#[inline(never)]
-fn other(
-    generation: u32,
-    entry: u64,
-    page: &mut LocalPage,
-    address: u32,
-    kind: AccessKind,
-    value: u64,
-    digest: &mut Digest,
-) -> bool {
-    let bytes = 1u32 << kind.size;
-    let is_allowed =
-        (entry >> 32) as u32 == generation && entry >> (ALLOWED + u32::from(kind.store)) & 1 != 0;
-    if !is_allowed || kind.size > 3 || address & (bytes - 1) != 0 {
-        return false;
+    /// Makes packed accesses of which one word each is in `record`, from the word `from` on, as [`access`](Self::access)
+    /// makes each, up to one that takes a closer look. `kinds` has their [`AccessKind::number`]s, four bits each. Returns up
+    /// to which word.
+    #[inline(never)]
+    pub fn accesses(&mut self, record: &[u64], kinds: u64, from: usize, digest: Digest) -> (usize, Digest) {
+        let (mut now, mut kinds) = (digest, kinds >> (4 * from % 64));
+        let words = record.get(from..).unwrap_or_default();
+        for (made, word) in words.iter().enumerate() {
+            let (address, kind, value) = (*word as u32, kinds as usize % 16, (word >> 32) as u32);
+            if !self.small_access(address, kind, value) {
+                return (from + made, now);
+            }
+            now.access_about(ABOUT[kind], address, value & MASKS[kind % 4]);
+            kinds >>= 4;
+        }
+        (record.len(), now)
     }
-    let offset = address as usize % PAGE_BYTES;
-    let (shift, mask) = (offset % 8, mask_of_bytes(bytes as usize));
-    let (value, wanted) = (value & mask, (((1u32 << bytes) - 1) << shift) as u8);
-    let (old, known) = page.double(offset);
-    let new = old & !(mask << (8 * shift)) | value << (8 * shift);
-    if kind.store {
-        page.set_double(offset, new, wanted, state::STORED);
-    } else if new != old || wanted & !known != 0 {
-        return false;
+
+    /// As [`accesses`](Self::accesses), with a number for each access that has [`WIDE`] and [`CONDITIONAL`] too.
+    #[inline(never)]
+    pub fn listed_accesses(
+        &mut self,
+        record: &[u64],
+        kinds: &[u8],
+        from: usize,
+        digest: &mut Digest,
+    ) -> Made {
+        let mut now = *digest;
+        let mut made = Made { happened: 0, words: 0, unforeseen: None };
+        for kind in kinds {
+            let Some(&first) = record.get(made.words) else { break };
+            let (address, mut value) = (first as u32, first >> 32);
+            made.words += 1;
+            let mut happened = made.words > from;
+            if kind & WIDE != 0 {
+                happened &= kind & CONDITIONAL == 0 || value != 0;
+                value = record.get(made.words).copied().unwrap_or_default();
+                made.words += 1;
+            }
+            if happened {
+                let kind = usize::from(kind % 16);
+                if !self.access(address, kind, value, &mut now) {
+                    made.unforeseen = Some((address, kind, value));
+                    break;
+                }
+                made.happened += 1;
+            }
+        }
+        *digest = now;
+        made
     }
-    digest.access(address, bytes as u8, kind.store, value);
-    true
+
+    /// A load of up to four bytes that are not all known, or not the expected ones. True if none were known.
+    #[inline(never)]
+    fn first_sight(&mut self, number: usize, address: u32, kind: usize, value: u32) -> bool {
+        let Some(page) = self.pool.get_mut(number) else { return false };
+        let (at, bytes) = (address as usize / 4 % WORDS, 1usize << (kind & 3));
+        let (shift, mask) = (address % 4 * 8, mask_of_bytes(bytes) as u32);
+        let (value, seen) = (value & mask, ((1u32 << bytes) - 1) as u8);
+        if page.states[at] & (seen << (address % 4)) != 0 {
+            return false;
+        }
+        page.words[at] = page.words[at] & !(mask << shift) | value << shift;
+        page.states[at] |= seen << (address % 4) | state::SEEN;
+        let offset = (address as usize % PAGE_BYTES) as u16;
+        self.sights.push(FirstSight { page: number as u32, offset, mask: seen, value: u64::from(value) });
+        self.values.extend(value.to_le_bytes().iter().take(bytes));
+        true
+    }
+
+    /// An access of up to four bytes that is not aligned, or to a page that not everybody may use.
+    #[inline(never)]
+    fn restricted_access(&mut self, entry: u64, address: u32, kind: AccessKind, value: u32) -> bool {
+        let bytes = 1usize << (kind.size & 3);
+        if !self.is_allowed(entry, kind.store) || address as usize & (bytes - 1) != 0 {
+            return false;
+        }
+        let number = (entry & POOL_MASK) as usize;
+        let Some(page) = self.pool.get_mut(number) else { return false };
+        let at = address as usize / 4 % WORDS;
+        let (shift, mask) = (address % 4 * 8, mask_of_bytes(bytes) as u32);
+        let wanted = (((1u32 << bytes) - 1) << (address % 4)) as u8;
+        if kind.store {
+            page.words[at] = page.words[at] & !(mask << shift) | (value & mask) << shift;
+            page.states[at] |= wanted | state::STORED;
+        } else if page.states[at] & wanted != wanted || ((page.words[at] >> shift) ^ value) & mask != 0 {
+            return self.first_sight(number, address, kind.number(), value);
+        }
+        true
+    }
+
+    fn is_allowed(&self, entry: u64, store: bool) -> bool {
+        (entry >> 32) as u32 == self.generation && entry >> (ALLOWED + u32::from(store)) & 1 != 0
+    }
+
+    /// An access of eight bytes.
+    #[inline(never)]
+    fn double_access(&mut self, address: u32, kind: AccessKind, value: u64) -> bool {
+        let entry = self.translations[(address >> 12) as usize];
+        if !self.is_allowed(entry, kind.store) || !address.is_multiple_of(8) || kind.size != 3 {
+            return false;
+        }
+        let Some(page) = self.pool.get_mut((entry & POOL_MASK) as usize) else { return false };
+        let offset = address as usize % PAGE_BYTES;
+        if kind.store {
+            page.set_double(offset, value, 0xff, state::STORED);
+            return true;
+        }
+        page.double(offset) == (value, 0xff)
+    }
 }
 
 /// No page of the pool.
@@ -466,7 +604,8 @@ mod tests {
         assert!(memory.access(1, 0x1008, LOAD, 5));
         assert!(memory.access(1, 0x100c, STORE, 0x8877_6655));
         assert!(!memory.access(1, 0x1008, LOAD, 6), "another value");
-        assert!(!memory.access(1, 0x1010, LOAD, 0), "not known");
+        assert!(!memory.access(1, 0x1010, LOAD, 0), "seen first");
+        assert_eq!(memory.page_mut(page).lines(), Lines { read: 1, written: 1 });
         assert!(!memory.access(1, 0x100a, LOAD, 0), "not aligned");
         assert!(!memory.access(2, 0x1008, LOAD, 5), "another context");
         assert!(memory.access(1, 0x1008, AccessKind { size: 3, store: false }, 0x8877_6655_0000_0005));

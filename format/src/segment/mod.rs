@@ -84,19 +84,8 @@ pub mod control {
     pub const READ: u8 = BLOCK | STARTED | DISCONTINUITY | DEVICE_WRITES | FURTHER;
 }
 
-/// Causes of discontinuities. Those from 0 to 7 are entries of the ARM vector table.
-pub mod cause {
-    /// An interrupt: the vector table's entry for IRQ.
-    pub const IRQ: u8 = 6;
-    /// A fast interrupt: the vector table's entry for FIQ.
-    pub const FIQ: u8 = 7;
-    /// The processor was reset.
-    pub const RESET: u8 = 8;
-    /// QEMU did for the guest what an instruction asked for, such as PSCI or semihosting.
-    pub const HOST_CALL: u8 = 9;
-    /// Not known.
-    pub const UNKNOWN: u8 = 255;
-}
+/// The cause of a discontinuity that is not known. All others are the instruction set's.
+pub const CAUSE_UNKNOWN: u8 = 255;
 
 /// Bits of the first byte of an opaque instruction's access.
 pub mod access {

@@ -1,6 +1,7 @@
 //! One translation block: the unit that the recorder sees executing and that the executor runs.
 
 use super::compressed;
+use super::description::FLOATING_POINT;
 use super::effects::Flow;
 use super::instruction::{Instruction, Opaque, PROGRAM_COUNTER};
 use super::lower::lower;
@@ -65,6 +66,8 @@ pub struct Block {
     may_stop: Box<[bool]>,
     /// Where each instruction is; empty if all have four bytes.
     offsets: Box<[u16]>,
+    /// The indices of instructions that may write what is in [`FLOATING_POINT`], modelled or not, rising.
+    floating: Box<[u16]>,
 }
 
 /// No block has an instruction with this index.
@@ -107,6 +110,7 @@ impl Block {
         let mut opaque = Vec::new();
         let mut may_stop = Vec::with_capacity(code.len() / 4);
         let mut offsets = Vec::with_capacity(code.len() / 4);
+        let mut floating = Vec::new();
         let mut flow = Flow::Sequential;
         let mut branch = None;
         let mut slot_index = NO_SLOT;
@@ -148,6 +152,9 @@ impl Block {
             // The offset is below the limit that was checked above, and there is less than one entry for each byte.
             offsets.push(offset as u16);
             may_stop.push(last || instruction.may_stop());
+            if instruction.writes() & FLOATING_POINT != 0 {
+                floating.push(index as u16);
+            }
             let entry = match instruction {
                 Instruction::Opaque(entry) => Some(entry),
                 Instruction::OpaqueBranch(mnemonic) => Some(Opaque::writer(mnemonic, 0)),
@@ -184,6 +191,7 @@ impl Block {
             opaque: opaque.into_iter().map(|(_, entry)| entry).collect(),
             may_stop: may_stop.into(),
             offsets: if uniform { Box::default() } else { offsets.into() },
+            floating: floating.into(),
         })
     }
 
@@ -227,7 +235,13 @@ impl Block {
             opaque_indices: (0..count).collect(),
             may_stop: vec![true; count.into()].into(),
             offsets: offsets.into(),
+            floating: (0..count).collect(),
         })
+    }
+
+    /// An instruction may write a register of the floating-point unit, if it completes: those in [`FLOATING_POINT`].
+    pub fn writes_floating_point(&self, index: usize) -> bool {
+        u16::try_from(index).is_ok_and(|index| self.floating.binary_search(&index).is_ok())
     }
 
     /// How many instructions it has; at least one.

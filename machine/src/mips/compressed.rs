@@ -5,10 +5,10 @@ use super::mode::Mode;
 /// The length in bytes of the compressed instruction that begins with this halfword.
 pub(super) fn length(first: u16, mode: Mode) -> usize {
     let long = if mode.micromips() {
-        // The low three bits of the major opcode tell (MD00582, table 6.2; `decode_isa_micromips`).
+        // The low three bits of the major opcode tell (MD00582; `decode_isa_micromips`).
         !matches!(first >> 10 & 7, 1..=3)
     } else {
-        // JAL and JALX, and EXTEND with what it extends (MD00076, 3.9; `decode_ase_mips16e`).
+        // JAL and JALX, and EXTEND with what it extends (MD00076; `decode_ase_mips16e`).
         matches!(first >> 11, 0b00011 | 0b11110)
     };
     if long { 4 } else { 2 }

@@ -1,7 +1,7 @@
 //! The registers as gdb knows them.
 //!
 //! Names and numbers are those of gdb's features `org.gnu.gdb.mips.cpu`, `org.gnu.gdb.mips.cp0` and
-//! `org.gnu.gdb.mips.fpu` (*Debugging with GDB*, G.5.8), of which it wants all three. QEMU numbers them alike
+//! `org.gnu.gdb.mips.fpu` (*Debugging with GDB*, "MIPS Features"), of which it wants all three. QEMU numbers them alike
 //! (`mips_cpu_gdb_read_register`).
 
 use crate::description::RegisterDescription;

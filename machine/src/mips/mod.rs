@@ -7,7 +7,7 @@
 //!
 //! A delay slot is an instruction of its own, also one that a branch-likely nullifies. Code in one of the compressed
 //! instruction sets, MIPS16e and microMIPS, is known by its lengths only: each of its instructions is opaque. Release 6
-//! gives many encodings another meaning and is not for this module.
+//! and the MXU extension of XBurst processors give encodings another meaning, and are not for this module.
 
 pub mod block;
 mod compressed;

@@ -1,4 +1,4 @@
-//! From virtual to physical addresses where that needs no TLB: the fixed segments (MD00090, chapter 4).
+//! From virtual to physical addresses where that needs no TLB: the fixed segments (MD00090, "Virtual Memory").
 //!
 //! Processors with segmentation control (Config3.SC: release 3 and later) can change the segments; they start like this.
 

@@ -1,4 +1,4 @@
-//! A synthetic guest that is recorded: random ARM code, executed by the real machine model over a small physical memory,
+//! A synthetic guest that is recorded: random ARM or MIPS code, executed by the real machine model over a small physical memory,
 //! with remapped pages, devices, faults, interrupts, devices that write to memory, and a world outside that changes memory
 //! without anybody seeing it.
 //!
@@ -7,6 +7,7 @@
 //! encoder's or the replay's help, so a difference between the two halves of the prediction can't hide.
 
 mod code;
+mod mips;
 mod world;
 
 use std::convert::Infallible;
@@ -18,7 +19,8 @@ use ktrace_format::memory::{ImageWriter, Region, RegionKind};
 use ktrace_format::segment::encoder::{BlockId, BlockTraits, Finished, LAST_STARTED, OpaqueInstruction};
 use ktrace_format::{TraceWriter, segment::access};
 use ktrace_machine::{
-    Block, Cause, Cpu, Encoding, Exit, InstructionSet, KnownRegisters, Mode, RegisterSet, Registers,
+    Block, ByteOrder as Order, Cause, Cpu, Encoding, Exit, InstructionSet, KnownRegisters, Mode, RegisterSet,
+    Registers,
 };
 use ktrace_timeline::Program;
 use ktrace_timeline::events::{self, Event};
@@ -29,8 +31,7 @@ use tempfile::TempDir;
 use world::World;
 pub use world::{HOT_PAGES, PAGE_BYTES};
 
-const SET: InstructionSet = InstructionSet::Arm;
-const PC: usize = 15;
+/// The number of the register CPSR on ARM.
 const CPSR: usize = 16;
 
 /// One thing that happens to the guest.
@@ -66,6 +67,8 @@ pub enum Stop {
 /// How a guest is made, besides its steps.
 #[derive(Clone, Copy, Debug)]
 pub struct Setup {
+    /// What it executes.
+    pub set: InstructionSet,
     /// Its initial memory is captured.
     pub image: bool,
     /// The recording ends while the last instruction is under way.
@@ -83,8 +86,13 @@ pub fn setup() -> impl Strategy<Value = Setup> {
         1 => stop().prop_map(Some),
         2 => (0..6u8).prop_map(|accesses| Some(Stop::Fault(accesses))),
     ];
-    (any::<bool>(), open_end, any::<bool>(), any::<u64>())
-        .prop_map(|(image, open_end, last_dma, seed)| Setup { image, open_end, last_dma, seed })
+    let set = prop_oneof![
+        2 => Just(InstructionSet::Arm),
+        1 => Just(InstructionSet::mips(Order::Little)),
+        1 => Just(InstructionSet::mips(Order::Big)),
+    ];
+    (set, any::<bool>(), open_end, any::<bool>(), any::<u64>())
+        .prop_map(|(set, image, open_end, last_dma, seed)| Setup { set, image, open_end, last_dma, seed })
 }
 
 fn stop() -> impl Strategy<Value = Stop> {
@@ -161,6 +169,8 @@ pub struct Discontinuity {
     pub causes: Vec<u8>,
     /// Address of the last instruction of the block before that started.
     pub last: Option<u32>,
+    /// That instruction stopped in the middle, or is opaque and may access memory.
+    pub at_access: bool,
     /// Address of the first instruction after it.
     pub to: u32,
 }
@@ -194,10 +204,17 @@ impl Recorded {
     /// The guest's events by kind, and in order.
     pub fn events(&self, program: &Program) -> Vec<Event> {
         let mut all = Vec::new();
-        for Discontinuity { position, causes, last, to } in &self.discontinuities {
-            for (number, &cause) in causes.iter().enumerate() {
-                let cause = Cause::new(SET, cause);
-                let raised = number == 0 && matches!(cause.code(), 1 | 2 | 4 | 5 | 9) && last.is_some();
+        for Discontinuity { position, causes, last, at_access, to } in &self.discontinuities {
+            for (number, &code) in causes.iter().enumerate() {
+                let cause = Cause::new(program.instruction_set(), code);
+                let at_fault = match program.instruction_set() {
+                    InstructionSet::Arm => matches!(code, 1 | 2 | 4 | 5 | 9),
+                    InstructionSet::Mips(_) => match code {
+                        2 | 4 | 23 => *at_access,
+                        _ => matches!(code, 1 | 3 | 5 | 7..=15 | 18 | 19 | 21 | 22 | 26 | 33),
+                    },
+                };
+                let raised = number == 0 && at_fault && last.is_some();
                 all.push(Event::Discontinuity(events::Discontinuity {
                     position: *position,
                     cause,
@@ -248,7 +265,10 @@ enum Left {
 }
 
 struct Guest {
+    set: InstructionSet,
     cpu: Cpu,
+    /// The registers that change by themselves are known here.
+    volatile_known: bool,
     random: fastrand::Rng,
     world: World,
     trace: TraceWriter,
@@ -268,11 +288,14 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
         write_image(directory.path(), setup.seed);
     }
     let world = World::new(directory.path(), setup);
+    let set = setup.set;
     let mut guest = Guest {
-        cpu: Cpu::new(SET, &Registers::zero(SET.register_count())),
+        set,
+        cpu: Cpu::new(set, &Registers::zero(set.register_count())),
+        volatile_known: true,
         random: fastrand::Rng::with_seed(setup.seed),
         world,
-        trace: TraceWriter::create(directory.path(), header()).unwrap(),
+        trace: TraceWriter::create(directory.path(), header(set)).unwrap(),
         blocks: Vec::new(),
         finished: Finished::default(),
         position: 0,
@@ -281,7 +304,7 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
         device_writes: Vec::new(),
         discontinuities: Vec::new(),
     };
-    guest.cpu = Cpu::new(SET, &guest.keyframe());
+    guest.cpu = Cpu::new(set, &guest.keyframe());
     guest.begin_segment();
     for step in steps {
         guest.step(step);
@@ -292,7 +315,7 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
     {
         unknown = left;
     }
-    let end = KnownRegisters::new(guest.cpu.registers(), unknown);
+    let end = KnownRegisters::new(guest.cpu.registers(), unknown | guest.unknown());
     if setup.last_dma {
         guest.dma(setup.seed);
     }
@@ -314,11 +337,11 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
 }
 
 /// What every trace here says of itself.
-pub fn header() -> Header {
+pub fn header(set: InstructionSet) -> Header {
     Header {
         format_version: 1,
-        arch: Architecture::Arm,
-        byte_order: ByteOrder::Little,
+        arch: if set == InstructionSet::Arm { Architecture::Arm } else { Architecture::Mips },
+        byte_order: if set.byte_order() == Order::Big { ByteOrder::Big } else { ByteOrder::Little },
         cpu: String::new(),
         path: Path::Portable,
         qemu_version: String::new(),
@@ -357,6 +380,13 @@ impl Guest {
         // A position between two segments is shown from the second, which has accessed nothing yet, or from the first if
         // the second is lost.
         self.samples.retain(|sample| sample.position != self.position);
+        // What changes by itself has changed since anybody looked.
+        let mut registers = self.cpu.registers();
+        for number in self.set.volatile_registers().iter() {
+            registers[number] = self.random.u32(..);
+        }
+        self.cpu = Cpu::new(self.set, &registers);
+        self.volatile_known = true;
         self.world.encoder.begin_segment(self.position, 0, &self.cpu.registers());
     }
 
@@ -374,13 +404,16 @@ impl Guest {
             }
             Step::Nothing { seed } => {
                 let block = self.block(255, seed);
-                self.enter(block);
-                self.discontinue(None);
+                let block = self.enter(block);
+                let before = self.cpu.registers();
+                self.discontinue(&block, 0, false, &before);
                 self.world.encoder.end_block(0);
             }
             Step::Remap { page, to } => self.world.remap(page, to),
             Step::Outside { seed } => self.world.change_from_outside(seed),
             Step::Dma { seed } => self.dma(seed),
+            // No segment begins in a delay slot.
+            Step::Cut if self.set.is_in_delay_slot(self.cpu.mode()) => {}
             Step::Cut => {
                 self.finish_segment(false);
                 self.begin_segment();
@@ -405,16 +438,29 @@ impl Guest {
         self.sample();
     }
 
+    /// What is not known now.
+    fn unknown(&self) -> RegisterSet {
+        if self.volatile_known { RegisterSet::EMPTY } else { self.set.volatile_registers() }
+    }
+
     /// All registers as some exception or context switch might leave them.
     fn keyframe(&mut self) -> Registers {
-        let mut registers = Registers::zero(SET.register_count());
+        let mut registers = Registers::zero(self.set.register_count());
         registers.iter_mut().for_each(|register| *register = self.random.u32(..));
         for number in [8, 9, 10, 11, 13] {
             registers[number] = self.world.hot_address();
         }
-        let (thumb, big_endian) = (self.random.u32(0..3) == 0, self.random.u32(0..8) == 0);
-        registers[PC] = code::slot(self.random.u32(..));
-        registers[CPSR] = self.cpsr(thumb, big_endian);
+        registers[self.set.program_counter()] = code::slot(self.random.u32(..));
+        match self.set {
+            InstructionSet::Arm => {
+                let (thumb, big_endian) = (self.random.u32(0..3) == 0, self.random.u32(0..8) == 0);
+                registers[CPSR] = self.cpsr(thumb, big_endian);
+            }
+            InstructionSet::Mips(_) => {
+                registers[0] = 0;
+                registers[mips::STATUS] &= mips::STATUS_BITS;
+            }
+        }
         registers
     }
 
@@ -440,9 +486,15 @@ impl Guest {
     fn new_block(&mut self, address: u32, mode: Mode, seed: u64) -> usize {
         let mut random = fastrand::Rng::with_seed(seed);
         loop {
-            let thumb = SET.encoding(mode) != Encoding::A32;
-            let code = code::block(&mut random, address, thumb);
-            let Ok(decoded) = Block::decode(SET, address, mode, &code) else { continue };
+            let code = match self.set.encoding(mode) {
+                Encoding::A32 => code::block(&mut random, address, false),
+                Encoding::T32 { .. } => code::block(&mut random, address, true),
+                _ => {
+                    let in_slot = self.set.is_in_delay_slot(mode);
+                    mips::block(&mut random, address, in_slot, self.set.byte_order())
+                }
+            };
+            let Ok(decoded) = Block::decode(self.set, address, mode, &code) else { continue };
             let same = |block: &KnownBlock| {
                 block.decoded.address() == address && block.decoded.mode() == mode && *block.code == *code
             };
@@ -475,20 +527,31 @@ impl Guest {
         decoded
     }
 
-    /// `last`: address of the last instruction of the block that started.
-    fn discontinue(&mut self, last: Option<u32>) {
-        let registers = self.keyframe();
-        self.cpu = Cpu::new(SET, &registers);
-        let cause = |random: &mut fastrand::Rng| if random.bool() { random.u8(..12) } else { random.u8(..) };
+    /// A discontinuity follows a block of which so many instructions started, the last perhaps not to its end.
+    /// `before` are the registers before that one: it raised an exception, so they are those that the exception keeps.
+    fn discontinue(&mut self, block: &Block, started: usize, stopped: bool, before: &Registers) {
+        let last = started.checked_sub(1);
+        let opaque = last.and_then(|last| block.opaque(last));
+        let mut registers = self.keyframe();
+        let told = block.keyframe_after(started);
+        for number in self.set.all_registers().without(told).iter() {
+            registers[number] = before[number];
+        }
+        self.cpu = Cpu::new(self.set, &registers);
+        self.volatile_known = true;
+        let cause = |random: &mut fastrand::Rng| if random.bool() { random.u8(..36) } else { random.u8(..) };
         let mut causes = vec![cause(&mut self.random)];
-        self.world.encoder.discontinuity(causes[0], &registers);
+        let keyframe: Vec<u32> = told.iter().map(|number| registers[number]).collect();
+        self.world.encoder.discontinuity(causes[0], &keyframe);
         while self.random.u8(..4) == 0 {
             let further = cause(&mut self.random);
             causes.push(further);
             self.world.encoder.further_discontinuity(further);
         }
         let position = self.registers.len() as u64;
-        self.discontinuities.push(Discontinuity { position, causes, last, to: registers[PC] });
+        let at_access = stopped || opaque.is_some_and(|opaque| opaque.memory);
+        let (last, to) = (last.map(|last| block.address_of(last)), self.cpu.pc());
+        self.discontinuities.push(Discontinuity { position, causes, last, at_access, to });
     }
 
     /// Runs one block. `open`: the recording ends with it.
@@ -502,15 +565,19 @@ impl Guest {
         };
         self.world.budget = if let Stop::Fault(accesses) = stop { accesses.into() } else { u32::MAX };
         let discontinuity = !open && matches!(stop, Stop::Interrupt(_) | Stop::Fault(_));
-        let (mut started, mut left) = (0, Left::Normally);
+        let (mut started, mut stopped, mut left) = (0, false, Left::Normally);
+        let mut before = self.cpu.registers();
         for index in 0..last {
             self.world.position = self.registers.len() as u64;
-            self.registers.push(KnownRegisters::new(self.cpu.registers(), RegisterSet::EMPTY));
+            before = self.cpu.registers();
+            self.registers.push(KnownRegisters::new(before, self.unknown()));
+            self.volatile_known = false;
             started = index + 1;
             match self.cpu.run(&block, index, index + 1, &mut self.world) {
                 Exit::Done => {}
                 Exit::Halted(_) => {
-                    left = Left::Open(SET.all_registers());
+                    left = Left::Open(self.set.all_registers());
+                    stopped = true;
                     break;
                 }
                 Exit::Opaque(_) => {
@@ -529,8 +596,7 @@ impl Guest {
         }
         let fault = matches!(left, Left::Open(_)) && matches!(stop, Stop::Fault(_));
         if discontinuity || fault && !open {
-            let last = started.checked_sub(1).map(|last| block.address_of(last));
-            self.discontinue(last);
+            self.discontinue(&block, started, stopped, &before);
         }
         self.sample();
         self.world.encoder.end_block(started as u32);
@@ -565,9 +631,10 @@ impl Guest {
     fn complete_opaque(&mut self, block: &Block, index: usize, tell: bool) -> RegisterSet {
         let opaque = block.opaque(index).unwrap();
         let before = self.cpu.status();
-        let branches = opaque.writes.contains(PC);
+        let pc = self.set.program_counter();
+        let branches = opaque.writes.contains(pc);
         let mut after = before;
-        if opaque.writes.contains(CPSR) {
+        if self.set == InstructionSet::Arm && opaque.writes.contains(CPSR) {
             let last = index + 1 == block.len();
             let big_endian = if last { self.random.u32(0..4) == 0 } else { before >> 9 & 1 != 0 };
             let thumb = self.random.bool();
@@ -580,10 +647,12 @@ impl Guest {
                 after |= self.random.u32(..) & 0x0600_fc20;
             }
         }
+        let is_arm = self.set == InstructionSet::Arm;
         let results: Result<_, Infallible> = opaque.results(before, |register| {
             let value = match register {
-                CPSR => after,
-                PC => code::slot(self.random.u32(..)),
+                CPSR if is_arm => after,
+                mips::STATUS if !is_arm => self.random.u32(..) & mips::STATUS_BITS,
+                _ if register == pc => code::slot(self.random.u32(..)),
                 8..=11 | 13 => self.world.hot_address(),
                 _ => self.random.u32(..),
             };
@@ -592,9 +661,10 @@ impl Guest {
             }
             Ok(value)
         });
+        self.volatile_known = tell && opaque.writes.intersects(self.set.volatile_registers());
         self.cpu.complete_opaque(block, index, &results.unwrap()).unwrap();
         // It may have ended in an exception, which also changes the stack pointer, the link register, and where to go on.
-        opaque.may_write() | SET.exception_registers()
+        opaque.may_write() | self.set.exception_registers()
     }
 
     fn sample(&mut self) {

@@ -148,8 +148,12 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             let page = self.memory.touch(number);
             let is_ram = matches!(target, Target::Ram(_));
             *place = if is_ram { Place::Ram(page) } else { Place::Rom(page) };
-            if !store || (is_ram && !self.memory.page_mut(page).device) {
+            let is_plain = is_ram && !self.memory.page_mut(page).device;
+            if !store || is_plain {
                 self.memory.allow(self.context, address, page, store);
+            }
+            if is_plain && self.target(address, !store) == Some(target) {
+                self.memory.allow(self.context, address, page, !store);
             }
         }
         places
@@ -199,7 +203,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
 
     /// A modelled instruction made an access in a translation context; `value` is zero-extended.
     pub fn access(&mut self, context: u8, address: u32, kind: AccessKind, value: u64) {
-        let view = self.memory.view(context);
+        let values = &mut self.streams[Stream::Values as usize];
+        let view = self.memory.view(context, &mut self.sights, values);
         let done = view.is_some_and(|mut view| view.access(address, kind.number(), value, &mut self.digest));
         if !done {
             self.digest.access(address, 1 << kind.size, kind.store, value);

@@ -1,4 +1,4 @@
-//! Coprocessor 1, the floating-point unit (MD00086, tables A.14 to A.20).
+//! Coprocessor 1, the floating-point unit (MD00086, appendix A).
 //!
 //! Moves are modelled where registers have 32 bits (Status.FR clear). Arithmetic is opaque; a pair of registers stands for
 //! each of its destinations, which is right for every format.

@@ -1,6 +1,11 @@
 //! What the executor makes of encodings, against results computed another way, or values that the manual gives. That the
 //! encodings are the right ones is for `tests/` to check, with a disassembler and QEMU.
 
+mod blocks;
+mod branches;
+mod data;
+mod memory;
+mod opaque;
 mod properties;
 
 use super::Mode;
@@ -11,6 +16,9 @@ use std::collections::BTreeMap;
 
 pub const START: u32 = 0x8000_1000;
 pub const PC: usize = 37;
+pub const LO: usize = 33;
+pub const HI: usize = 34;
+pub const FCSR: usize = 70;
 
 /// One access as the bus saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

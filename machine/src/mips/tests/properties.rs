@@ -21,7 +21,7 @@ fn plain_mode() -> impl Strategy<Value = Mode> {
 /// zero often.
 fn word() -> impl Strategy<Value = u32> {
     let small = any::<u32>().prop_map(|word| word & 0xfc63_187f);
-    let special = any::<u32>().prop_map(|word| word & 0x03e3_183f | (word >> 16 & 1) * 0x7000_0000);
+    let special = any::<u32>().prop_map(|word| word & 0x03e3_183f | ((word >> 16 & 1) * 0x7000_0000));
     prop_oneof![any::<u32>(), small, special]
 }
 

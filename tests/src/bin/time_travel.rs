@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use ktrace_format::Position;
 use ktrace_timeline::search::{AddressSpace, Condition, MemoryRange, Watched, Watchpoint};
+use ktrace_timeline::walk::{Event, Walk};
 use ktrace_timeline::{Program, Recording, Replay, Stop, StopAt};
 use serde_json::json;
 
@@ -123,7 +124,7 @@ fn main() {
     // An instruction that runs once near the start is looked for from the end, and one that runs often.
     let mut once = Vec::new();
     for _ in 0..200 {
-        recording.seek(Position(random.u64(0..end / 50))).expect("in the recording");
+        recording.seek(Position(random.u64(0..5000))).expect("in the recording");
         let (here, Some(address)) = (recording.position().0, pc(&mut recording)) else { continue };
         let stop = StopAt { addresses: vec![address], ..StopAt::default() };
         if run(&mut recording, true, &stop) == Stop::End {
@@ -158,32 +159,41 @@ fn main() {
     }
     near.print("reverse-continue to the breakpoint's hit before");
 
-    // Words that were written last near the start: what the code there stores to, and nothing after it.
+    // Words that some early code stores to, seen from the end.
     let mut written = Vec::new();
     let mut watch_end = Measured(Vec::new(), 0.0);
-    for _ in 0..400 {
-        recording.seek(Position(random.u64(0..end / 50))).expect("in the recording");
-        let registers = recording.registers().expect("the trace is whole");
-        let Some(base) = registers.get(random.usize(..14)).copied().flatten().map(|base| base & !3) else {
+    for _ in 0..40 {
+        let early = Walk::new(Arc::clone(&program), random.u64(0..end / 10)).take(2000);
+        let stores: Vec<u32> = early
+            .filter_map(|event| match event {
+                Event::Instruction(instruction) => Some(instruction.accesses),
+                _ => None,
+            })
+            .flatten()
+            .filter(|access| access.store && access.device.is_none())
+            .map(|access| access.address & !3)
+            .collect();
+        if stores.is_empty() {
             continue;
-        };
-        let Some(range) = MemoryRange::new(AddressSpace::Virtual, base.into(), 4) else { continue };
-        let watchpoints = vec![Watchpoint { range, watched: Watched::Change }];
+        }
+        let base = stores[random.usize(..stores.len())];
+        let Some(range) = MemoryRange::new(AddressSpace::Physical, base.into(), 4) else { continue };
+        let watchpoints = vec![Watchpoint { range, watched: Watched::Write }];
         let stop = StopAt { watchpoints, ..StopAt::default() };
         recording.seek(Position(end)).expect("in the recording");
         let stopped = watch_end.time(|| run(&mut recording, false, &stop));
-        if matches!(stopped, Stop::Watchpoint { .. }) && recording.position().0 < end / 20 {
+        if matches!(stopped, Stop::Watchpoint { .. }) && recording.position().0 < end / 8 {
             written.push((base, recording.position().0));
         }
         if written.len() == 10 || watch_end.0.iter().sum::<f64>() > 60_000.0 {
             break;
         }
     }
-    watch_end.print("reverse-continue from the end to any word's last change");
+    watch_end.print("reverse-continue from the end to the last write of words that early code stores to");
     let mut far = Measured(Vec::new(), 0.0);
     for (base, expected) in &written {
-        let range = MemoryRange::new(AddressSpace::Virtual, u64::from(*base), 4).expect("a word");
-        let watchpoints = vec![Watchpoint { range, watched: Watched::Change }];
+        let range = MemoryRange::new(AddressSpace::Physical, u64::from(*base), 4).expect("a word");
+        let watchpoints = vec![Watchpoint { range, watched: Watched::Write }];
         let stop = StopAt { watchpoints, ..StopAt::default() };
         recording.seek(Position(end)).expect("in the recording");
         far.time(|| {

@@ -134,6 +134,8 @@ macro_rules! api {
 api! {
     /// `qemu_plugin_translate_absolute`
     translate_absolute: unsafe extern "C" fn() = c"qemu_plugin_translate_absolute";
+    /// `qemu_plugin_tb_flags`
+    translation_flags: unsafe extern "C" fn(*const qemu_plugin_tb) -> u64 = c"qemu_plugin_tb_flags";
     /// `qemu_plugin_register_vcpu_tb_exec_log`
     log_block: unsafe extern "C" fn(
         *mut qemu_plugin_tb, qemu_plugin_u64, qemu_plugin_u64, u64, ExecCallback, qemu_plugin_cb_flags, *mut c_void,

@@ -7,7 +7,7 @@ use ktrace_format::segment::encoder::{
 };
 use ktrace_format::segment::{AccessKind, Behind, access as access_flags, encoder};
 use ktrace_format::shadow::mask_of_bytes;
-use ktrace_machine::InstructionSet;
+use ktrace_machine::{ByteOrder, InstructionSet};
 
 use crate::block::{AccessSite, Block, Shared as SharedBlocks};
 use crate::event::{ALL_STARTED, EndReason, From, Tag, Under, access};
@@ -78,6 +78,8 @@ struct Packed {
 /// See the [module](self).
 pub struct Worker {
     set: InstructionSet,
+    /// The guest's data are.
+    is_big_endian: bool,
     encoder: SegmentEncoder<Initial>,
     blocks: SharedBlocks,
     names: Names,
@@ -109,19 +111,21 @@ fn enters_block(word: u64) -> bool {
 }
 
 /// What the words mean that need no closer look, in a translation context.
-struct InContext {
+struct InContext<const BIG_ENDIAN: bool> {
     plain: u64,
     packed: u32,
 }
 
-impl InContext {
+impl<const BIG_ENDIAN: bool> InContext<BIG_ENDIAN> {
     fn new(context: u8) -> Self {
         let packed = (Tag::Packed.word() >> 32) as u32 | u32::from(context) << 16 | ALL_STARTED;
         InContext { plain: access::plain(context), packed }
     }
 }
 
-impl Words for InContext {
+impl<const BIG_ENDIAN: bool> Words for InContext<BIG_ENDIAN> {
+    const BIG_ENDIAN: bool = BIG_ENDIAN;
+
     #[inline(always)]
     fn whole_block(&self, word: u64) -> Option<u32> {
         const WHOLE: u32 = (Tag::Block.word() >> 32) as u32 | ALL_STARTED;
@@ -166,6 +170,7 @@ impl Worker {
     ) -> std::io::Result<Self> {
         Ok(Worker {
             set,
+            is_big_endian: set.byte_order() == ByteOrder::Big,
             encoder: SegmentEncoder::new(initial)?,
             blocks,
             names,
@@ -211,7 +216,11 @@ impl Worker {
         while let Some(&first) = words.first() {
             if self.started == ALL_STARTED && self.skipped == 0 && self.packed.is_none() {
                 // The recording spends its time in there.
-                let taken = self.encoder.plain_events(self.context, words, &InContext::new(self.context));
+                let taken = if self.is_big_endian {
+                    self.encoder.plain_events(self.context, words, &InContext::<true>::new(self.context))
+                } else {
+                    self.encoder.plain_events(self.context, words, &InContext::<false>::new(self.context))
+                };
                 if taken > 0 {
                     words = words.get(taken..).unwrap_or_default();
                     continue;
@@ -280,10 +289,17 @@ impl Worker {
                 [first, value] => (first, value),
                 _ => return Err(SegmentError::BadEvent(0)),
             };
-            let value = value & mask_of_bytes(1 << access.kind.size);
+            let value = self.memory_order(value, access.kind.size);
             self.encoder.access(self.context, first as u32, access.kind, value);
         }
         Ok(())
+    }
+
+    /// The value of an access by a modelled instruction, as a number of which the lowest address holds the least significant
+    /// byte. Bits above the size, of which the logarithm is given, mean nothing before and are 0 after.
+    fn memory_order(&self, value: u64, size: u32) -> u64 {
+        let unused = 64 - (8 << size);
+        if self.is_big_endian { value.swap_bytes() >> unused } else { value << unused >> unused }
     }
 
     /// Tells the encoder the accesses of the block under way that happened, if they are packed.
@@ -312,7 +328,7 @@ impl Worker {
         let owner = access::owner(first);
         if owner == access::MODELLED && size <= 3 {
             let kind = AccessKind { size, store: access::store(first) };
-            self.encoder.access(access::context(first), address, kind, value & mask_of_bytes(1 << size));
+            self.encoder.access(access::context(first), address, kind, self.memory_order(value, size));
             return Ok(());
         }
         if owner == access::MODELLED || size > 4 {

@@ -11,7 +11,7 @@ use std::thread::ThreadId;
 
 use ktrace_format::segment::encoder::PackedAccess;
 use ktrace_format::segment::{AccessKind, Answer, Behind};
-use ktrace_machine::Registers;
+use ktrace_machine::{ByteOrder, InstructionSet, Registers};
 
 use crate::api::{Api, LogSite, MemoryRange, TlbFill, discontinuity, memory_kind, tlb};
 use crate::block::{AccessSite, Again, Block, OpaqueSite};
@@ -19,6 +19,7 @@ use crate::capture::capture;
 use crate::control::Message;
 use crate::device_writes::{Changed, DeviceWrites};
 use crate::event::{ALL_STARTED, EndReason, From, Tag, Under, access};
+use crate::mips;
 use crate::names::Names;
 use crate::recorder::{Phase, Recorder, SEGMENT_INSTRUCTIONS, take};
 use crate::ring::CHUNK_WORDS;
@@ -33,7 +34,7 @@ const DEVICE_PIECE: usize = 32 << 10;
 const CONTEXTS: usize = 16;
 const PAGES: usize = 1 << 20;
 
-/// Causes of discontinuities in a trace, besides the vectors 0 to 7.
+/// Causes of discontinuities in a trace of ARM, besides the vectors 0 to 7.
 mod cause {
     pub const RESET: u8 = 8;
     pub const HOST_CALL: u8 = 9;
@@ -85,6 +86,8 @@ pub struct Vcpu {
     exact: Option<Exact>,
     /// The translation context of the last block that was translated.
     last_context: u8,
+    /// The guest's data are.
+    is_big_endian: bool,
     thread: ThreadId,
 }
 
@@ -100,6 +103,7 @@ impl Vcpu {
     /// A vCPU that has not run yet; to be called on its thread.
     pub fn new(recorder: Recorder, api: Api, names: Names, device_writes: &'static DeviceWrites) -> Self {
         recorder.ring.call_at_next_block();
+        let is_big_endian = recorder.set.byte_order() == ByteOrder::Big;
         Vcpu {
             recorder,
             api,
@@ -115,6 +119,7 @@ impl Vcpu {
             counted: 0,
             exact: None,
             last_context: 0,
+            is_big_endian,
             thread: std::thread::current().id(),
         }
     }
@@ -204,7 +209,11 @@ impl Vcpu {
     fn between(&mut self, block: &'static Block) -> Option<()> {
         if take(&self.recorder.shared.was_reset) {
             let registers = self.recorder.registers_at(block)?;
-            self.note_discontinuity(cause::RESET, From::Between, 0, registers);
+            let cause = match self.recorder.set {
+                InstructionSet::Arm => cause::RESET,
+                InstructionSet::Mips(_) => mips::RESET,
+            };
+            self.note_discontinuity(cause, From::Between, 0, registers);
         }
         let site = self.recorder.ring.take_opaque();
         if site != 0 && self.pending.is_none() {
@@ -229,7 +238,7 @@ impl Vcpu {
             self.exact = Some(exact);
             self.recorder.ring.call_at_next_block();
         }
-        if self.is_long_enough() {
+        if self.is_long_enough(block) {
             self.cut(block)?;
         } else if self.recorder.ring.is_full() {
             self.recorder.ring.flush();
@@ -240,8 +249,11 @@ impl Vcpu {
         Some(())
     }
 
-    /// Whether the segment is to end here.
-    fn is_long_enough(&mut self) -> bool {
+    /// Whether the segment is to end before a block.
+    fn is_long_enough(&mut self, block: &Block) -> bool {
+        if !self.recorder.can_begin_at(block, 0) {
+            return false;
+        }
         let wanted = take(&self.recorder.shared.cut_wanted);
         if let Some(exact) = self.exact {
             return wanted || exact.segment >= SEGMENT_INSTRUCTIONS;
@@ -359,7 +371,9 @@ impl Vcpu {
             let word = u64::from(site.info) << 32;
             let context = access::context(word);
             let is_alike = *contexts.get_or_insert(context) == context;
-            if !is_alike || access::size(word) > 3 || access::swapped(word) != cfg!(target_endian = "big") {
+            let is_big_endian = access::swapped(word) != cfg!(target_endian = "big");
+            let is_strange = access::size(word) > 0 && is_big_endian != self.is_big_endian;
+            if !is_alike || access::size(word) > 3 || is_strange {
                 return 0;
             }
             let kind = AccessKind { size: access::size(word), store: access::store(word) };
@@ -386,16 +400,9 @@ impl Vcpu {
             self.recorder.fail_register();
             return;
         };
-        let vector = (to & 0x1f) as u8 >> 2;
-        let (cause, from_kind) = match kind {
-            discontinuity::HOST_CALL => (cause::HOST_CALL, From::Between),
-            discontinuity::INTERRUPT => (vector, From::Between),
-            _ => match vector {
-                // The program counter is behind the instruction, which is the last of its block.
-                cause::SUPERVISOR_CALL => (vector, From::Between),
-                cause::PREFETCH_ABORT => (vector, From::Fetch),
-                _ => (vector, From::At),
-            },
+        let (cause, from_kind) = match self.recorder.set {
+            InstructionSet::Arm => arm_discontinuity(kind, to),
+            InstructionSet::Mips(_) => mips::discontinuity(kind, from, &registers),
         };
         self.note_discontinuity(cause, from_kind, from, registers);
     }
@@ -536,6 +543,21 @@ impl Vcpu {
             self.recorder.end(EndReason::Exit, ALL_STARTED, !known);
         }
         self.recorder.stop();
+    }
+}
+
+/// The cause of a discontinuity of one of QEMU's types that led to the vector `to`, and what it says of the block before.
+fn arm_discontinuity(kind: u32, to: u64) -> (u8, From) {
+    let vector = (to & 0x1f) as u8 >> 2;
+    match kind {
+        discontinuity::HOST_CALL => (cause::HOST_CALL, From::Between),
+        discontinuity::INTERRUPT => (vector, From::Between),
+        _ => match vector {
+            // The program counter is behind the instruction, which is the last of its block.
+            cause::SUPERVISOR_CALL => (vector, From::Between),
+            cause::PREFETCH_ABORT => (vector, From::Fetch),
+            _ => (vector, From::At),
+        },
     }
 }
 

@@ -23,6 +23,7 @@ use crate::device_writes::DeviceWrites;
 use crate::event::access;
 use crate::fast;
 use crate::mapping::{Direction, Mappings};
+use crate::mips;
 use crate::names::Names;
 use crate::options::Options;
 use crate::pipeline::{self, Setup};
@@ -153,8 +154,10 @@ fn install(
     vcpus: c_int,
     arguments: &[String],
 ) -> Result<(), String> {
-    if !system || target != "arm" {
-        return Err(format!("it records qemu-system-arm only, this is the target '{target}'"));
+    if !system || !["arm", "mipsel", "mips"].contains(&target) {
+        return Err(format!(
+            "it records qemu-system-arm, qemu-system-mipsel and qemu-system-mips, this is the target '{target}'"
+        ));
     }
     if vcpus != 1 {
         return Err(format!("it records one vCPU, this machine may have {vcpus}: start QEMU with -smp 1"));
@@ -165,13 +168,21 @@ fn install(
         Some(path) => Control::connect(path)
             .map_err(|error| format!("can't talk to ktracer record on {}: {error}", path.display()))?,
     };
-    let set = InstructionSet::Arm;
     let api = Api::find();
+    let cpu = processor(&hello.command_line);
+    let set = if target == "arm" { InstructionSet::Arm } else { mips::instruction_set(target, &cpu)? };
+    if set != InstructionSet::Arm && api.is_none() {
+        return Err("MIPS takes the patched QEMU: build it with `make qemu`, and record with `ktracer record --patched`"
+            .to_owned());
+    }
     let header = Header {
         format_version: FORMAT_VERSION,
-        arch: Architecture::Arm,
-        byte_order: ByteOrder::Little,
-        cpu: processor(&hello.command_line),
+        arch: if set == InstructionSet::Arm { Architecture::Arm } else { Architecture::Mips },
+        byte_order: match set.byte_order() {
+            ktrace_machine::ByteOrder::Little => ByteOrder::Little,
+            ktrace_machine::ByteOrder::Big => ByteOrder::Big,
+        },
+        cpu,
         path: if api.is_some() { Path::Fast } else { Path::Portable },
         qemu_version: hello.qemu_version,
         command_line: hello.command_line,
@@ -307,20 +318,27 @@ unsafe extern "C" fn translated(_: qemu_plugin_id_t, tb: *mut qemu_plugin_tb) {
 ///
 /// # Safety
 /// `tb` is what a translation callback was given, which is still running.
-unsafe fn decode(recorder: &mut Recorder, tb: *mut qemu_plugin_tb) -> Option<&'static Block> {
+unsafe fn decode(
+    recorder: &mut Recorder,
+    api: Option<&Api>,
+    tb: *mut qemu_plugin_tb,
+) -> Option<&'static Block> {
     // SAFETY: as the caller promises; indices are below the number that QEMU gives.
     let (count, address, code) = unsafe {
         let count = qemu_plugin_tb_n_insns(tb);
         let mut code = Vec::new();
         for number in 0..count {
             let instruction = qemu_plugin_tb_get_insn(tb, number);
-            let mut bytes = [0u8; 4];
+            // A branch-likely that is never taken has its slot with it.
+            let mut bytes = [0u8; 8];
             let length = qemu_plugin_insn_data(instruction, bytes.as_mut_ptr().cast(), bytes.len());
             code.extend(bytes.iter().take(length));
         }
         (count, qemu_plugin_tb_vaddr(tb) as u32, code)
     };
-    let Some(mode) = recorder.translation_mode() else {
+    // SAFETY: as above.
+    let flags = || api.map(|api| unsafe { (api.translation_flags)(tb) });
+    let Some(mode) = recorder.translation_mode(flags) else {
         recorder.fail("QEMU did not give the status register while it translated".to_owned());
         return None;
     };
@@ -344,7 +362,7 @@ unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
     };
     let recorder = vcpu.recorder();
     // SAFETY: as the caller promises.
-    let Some(block) = (unsafe { decode(recorder, tb) }) else { return };
+    let Some(block) = (unsafe { decode(recorder, api.as_ref(), tb) }) else { return };
     let start = recorder.start_index(block).filter(|&index| index > 0);
     let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
     let read = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS;

@@ -18,6 +18,7 @@ mod fast;
 mod initial;
 mod install;
 mod mapping;
+mod mips;
 mod names;
 mod options;
 mod pipeline;

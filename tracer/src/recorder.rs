@@ -11,6 +11,7 @@ use crate::block::{Block, OpaqueSite, Registry};
 use crate::control::Control;
 use crate::encoder::Delta;
 use crate::event::{ALL_STARTED, EndReason, Tag, Under};
+use crate::mips;
 use crate::options::Options;
 use crate::registers::Registers;
 use crate::ring::Writer;
@@ -116,9 +117,13 @@ impl Recorder {
         if self.counts_started { self.ring.take_started().saturating_sub(self.skipped) } else { ALL_STARTED }
     }
 
-    /// The processor's mode as it translates a block.
-    pub fn translation_mode(&self) -> Option<Mode> {
-        self.set.mode(|number| self.registers.read(number))
+    /// The processor's mode as it translates a block; QEMU's flags of the translation are there on a patched QEMU.
+    pub fn translation_mode(&self, flags: impl Fn() -> Option<u64>) -> Option<Mode> {
+        match self.set {
+            InstructionSet::Arm => self.set.mode(|number| self.registers.read(number)),
+            // QEMU's registers are those of the instruction that led here, and none tells of a delay slot.
+            InstructionSet::Mips(processor) => Some(mips::mode(processor, flags()?).into()),
+        }
     }
 
     /// The block with this code at this address.
@@ -138,12 +143,17 @@ impl Recorder {
     /// Which instruction of a block the recording is to start with, if one of it.
     pub fn start_index(&self, block: &Block) -> Option<u32> {
         let start = self.options.start_at.filter(|_| self.phase == Phase::Waiting)?;
-        block.index_of(start)
+        block.index_of(start).filter(|index| self.can_begin_at(block, *index))
     }
 
     /// Whether the recording is to start with this block.
     pub fn starts_with(&self, block: &Block) -> bool {
-        self.options.start_at.is_none_or(|address| address == block.address)
+        self.can_begin_at(block, 0) && self.options.start_at.is_none_or(|address| address == block.address)
+    }
+
+    /// Whether registers say all that there is to know before an instruction of a block: in a delay slot they do not.
+    pub fn can_begin_at(&self, block: &Block, index: u32) -> bool {
+        !self.set.is_in_delay_slot(block.decoded.mode_before(index as usize))
     }
 
     /// The part of a block from an instruction on, as a block.

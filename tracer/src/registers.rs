@@ -8,7 +8,7 @@ use qemu_plugin_sys::{
     qemu_plugin_register,
 };
 
-use ktrace_machine::{InstructionSet, Registers as Values};
+use ktrace_machine::{ByteOrder, InstructionSet, Registers as Values};
 
 unsafe extern "C" {
     // GLib, which every QEMU has loaded.
@@ -93,21 +93,32 @@ impl Registers {
         Ok(Registers { set, handles, system, buffer, group })
     }
 
-    /// Four or eight bytes.
+    /// Four or eight bytes, in the guest's order.
     fn read_wide(&self, handle: *mut qemu_plugin_register) -> Option<u64> {
         // SAFETY: the handle is one of QEMU's, this is the vCPU's thread in a callback that was registered to read
-        // registers, and the buffer is ours alone. QEMU appends the value, least significant byte first, and returns
-        // its length.
+        // registers, and the buffer is ours alone. QEMU appends the value, in the guest's byte order, and returns its
+        // length.
         unsafe {
             g_byte_array_set_size(self.buffer, 0);
             let length = qemu_plugin_read_register(handle, self.buffer);
             let data = (*self.buffer).data;
             match length {
-                4 => Some(u64::from(u32::from_le_bytes(data.cast::<[u8; 4]>().read_unaligned()))),
+                4 => Some(u64::from(self.word(data.cast::<[u8; 4]>().read_unaligned()))),
+                8 if self.is_big_endian() => {
+                    Some(u64::from_be_bytes(data.cast::<[u8; 8]>().read_unaligned()))
+                }
                 8 => Some(u64::from_le_bytes(data.cast::<[u8; 8]>().read_unaligned())),
                 _ => None,
             }
         }
+    }
+
+    fn is_big_endian(&self) -> bool {
+        self.set.byte_order() == ByteOrder::Big
+    }
+
+    fn word(&self, bytes: [u8; 4]) -> u32 {
+        if self.is_big_endian() { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) }
     }
 
     fn read_handle(&self, handle: *mut qemu_plugin_register) -> Option<u32> {
@@ -162,7 +173,7 @@ impl Registers {
                 std::slice::from_raw_parts((*self.buffer).data, 4 * count)
             };
             for (value, four) in values.iter_mut().zip(bytes.chunks_exact(4)) {
-                *value = u32::from_le_bytes([four[0], four[1], four[2], four[3]]);
+                *value = self.word([four[0], four[1], four[2], four[3]]);
             }
             return Some(values);
         }

@@ -68,7 +68,7 @@ pub struct Arguments {
     /// Take QEMU from the one that `make qemu` has built with ktracer's patches; its name after `--` has no path then
     #[arg(long)]
     patched: bool,
-    /// QEMU's command line: qemu-system-arm (9.2 or newer) and its arguments
+    /// QEMU's command line: qemu-system-arm (9.2 or newer), or with --patched qemu-system-mips or -mipsel, and its arguments
     #[arg(last = true, required = true, value_name = "QEMU")]
     qemu: Vec<OsString>,
 }

@@ -13,9 +13,8 @@ use super::terminal::option_name;
 /// The first version whose plugin interface (API 4) gives the values of memory accesses.
 const OLDEST_VERSION: (u32, u32) = (9, 2);
 
-/// Systems that a later ktracer may record.
-const NOT_YET: [&str; 4] =
-    ["qemu-system-mips", "qemu-system-mipsel", "qemu-system-mips64", "qemu-system-mips64el"];
+/// How the names of programs begin that are recorded.
+const RECORDED: [&str; 2] = ["qemu-system-arm", "qemu-system-mips"];
 
 /// A program that was found fit for recording.
 #[derive(Debug)]
@@ -59,14 +58,17 @@ impl Program {
 
 fn check_name(path: &OsStr) -> Result<()> {
     let name = Path::new(path).file_name().unwrap_or_default().to_string_lossy();
-    if NOT_YET.contains(&name.as_ref()) {
-        bail!("{name}: MIPS is not yet supported by this version of ktracer; it records qemu-system-arm");
-    }
     if name == "qemu-system-aarch64" {
         bail!("{name}: ktracer records 32-bit ARM only; use qemu-system-arm");
     }
-    if !name.starts_with("qemu-system-arm") {
-        bail!("{name}: not a QEMU that ktracer can record; the command after `--` must be qemu-system-arm");
+    if name.starts_with("qemu-system-mips64") {
+        bail!("{name}: ktracer records 32-bit MIPS only; use qemu-system-mips or qemu-system-mipsel");
+    }
+    if !RECORDED.iter().any(|recorded| name.starts_with(recorded)) {
+        bail!(
+            "{name}: not a QEMU that ktracer can record; the command after `--` must be qemu-system-arm, qemu-system-mips \
+             or qemu-system-mipsel"
+        );
     }
     Ok(())
 }
@@ -226,14 +228,16 @@ mod tests {
     }
 
     #[test]
-    fn only_the_arm_emulator_is_recorded() {
+    fn only_emulators_of_32_bits_are_recorded() {
         assert!(check_name(OsStr::new("/opt/bin/qemu-system-arm")).is_ok());
         assert!(check_name(OsStr::new("qemu-system-arm-10")).is_ok());
         let error = |name: &str| check_name(OsStr::new(name)).unwrap_err().to_string();
-        assert!(error("/usr/bin/qemu-system-mipsel").contains("not yet supported by this version"));
+        assert!(check_name(OsStr::new("/usr/bin/qemu-system-mipsel")).is_ok());
+        assert!(check_name(OsStr::new("qemu-system-mips")).is_ok());
+        assert!(error("qemu-system-mips64el").contains("32-bit MIPS only"));
         assert!(error("qemu-system-aarch64").contains("32-bit"));
-        assert!(error("ls").contains("must be qemu-system-arm"));
-        assert!(error("").contains("must be qemu-system-arm"));
+        assert!(error("ls").contains("must be qemu-system-arm, "));
+        assert!(error("").contains("must be qemu-system-arm, "));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use super::commit::Committer;
 use super::device_bytes::DeviceBytes;
 use super::devices::Devices;
-use super::local_memory::{AccessKind, CONDITIONAL, FirstSight, LocalMemory, Pages, WIDE};
+use super::local_memory::{AccessKind, CONDITIONAL, FirstSight, LocalMemory, Pages, WIDE, memory_order};
 use super::translations::Translations;
 use super::{CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, STREAMS, Stream, control, write_payload};
 use crate::digest::Digest;
@@ -191,6 +191,9 @@ pub struct Finished {
 
 /// How the words of [`SegmentEncoder::plain_events`] are understood.
 pub trait Words {
+    /// Values are numbers of a big-endian guest, of which the lowest address holds the most significant byte. Else it holds
+    /// the least significant one.
+    const BIG_ENDIAN: bool;
     /// The block that was entered after all instructions of the one before had started, and whose accesses, if it makes any,
     /// follow in words of their own.
     fn whole_block(&self, word: u64) -> Option<u32>;
@@ -504,10 +507,11 @@ impl<M: InitialMemory> SegmentEncoder<M> {
     /// accesses by modelled instructions in `context`, and of blocks in it whose accesses are packed. Stops at the first
     /// word that is none of these, or that is to be told with other functions. Returns how many words were taken.
     #[inline(always)]
-    pub fn plain_events(&mut self, context: u8, words: &[u64], understood: &impl Words) -> usize {
+    pub fn plain_events<W: Words>(&mut self, context: u8, words: &[u64], understood: &W) -> usize {
         let mut at = Place::default();
         while let Some((address, kind, value)) = self.plain_run(context, words, understood, &mut at) {
             let kind = AccessKind::from_number(kind);
+            let value = memory_order(W::BIG_ENDIAN, value, kind.number());
             self.access(context, address, kind, value & mask_of_bytes(1 << kind.size));
         }
         at.word
@@ -515,11 +519,11 @@ impl<M: InitialMemory> SegmentEncoder<M> {
 
     /// As [`plain_events`](Self::plain_events), up to an access that takes a closer look: its address, kind and value.
     #[inline(always)]
-    fn plain_run(
+    fn plain_run<W: Words>(
         &mut self,
         context: u8,
         words: &[u64],
-        understood: &impl Words,
+        understood: &W,
         place: &mut Place,
     ) -> Option<(u32, usize, u64)> {
         let generation = self.generation;
@@ -565,7 +569,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                 }
                 if record.is_empty() {
                 } else if next.listed == 0 {
-                    let (made, now) = view.accesses(record, next.kinds, done, digest);
+                    let (made, now) = view.accesses(W::BIG_ENDIAN, record, next.kinds, done, digest);
                     digest = now;
                     accesses += (made - done) as u64;
                     if let Some(word) = record.get(made) {
@@ -577,7 +581,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                 } else {
                     let start = next.kinds as usize;
                     let Some(kinds) = self.kinds.get(start..start + usize::from(next.listed)) else { break };
-                    let made = view.listed_accesses(record, kinds, done, &mut digest);
+                    let made = view.listed_accesses(W::BIG_ENDIAN, record, kinds, done, &mut digest);
                     accesses += made.happened;
                     if let Some(access) = made.unforeseen {
                         (done, unforeseen) = (made.words, Some(access));
@@ -591,7 +595,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                 let Some(&value) = words.get(at + 1) else { break };
                 accesses += 1;
                 at += 2;
-                if !view.access(first as u32, kind, value, &mut digest) {
+                let stored = memory_order(W::BIG_ENDIAN, value, kind);
+                if !view.access(first as u32, kind, stored, &mut digest) {
                     unforeseen = Some((first as u32, kind, value));
                     break;
                 }

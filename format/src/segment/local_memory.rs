@@ -416,6 +416,13 @@ const ABOUT: [u64; 16] = {
     about
 };
 
+/// The value of an access as a number of which the lowest address holds the least significant byte. Bits of `value` above the
+/// size, which is that of an [`AccessKind::number`], mean nothing; on little-endian guests they stay.
+#[inline(always)]
+pub(crate) fn memory_order(big_endian: bool, value: u64, kind: usize) -> u64 {
+    if big_endian { value.swap_bytes() >> (64 - (8 << (kind & 3))) } else { value }
+}
+
 /// The bits of an access's value, by [`AccessKind::size`].
 const MASKS: [u32; 4] = [0xff, 0xffff, u32::MAX, u32::MAX];
 
@@ -471,14 +478,37 @@ impl View<'_> {
     }
 
     /// Makes packed accesses of which one word each is in `record`, from the word `from` on, as [`access`](Self::access)
-    /// makes each, up to one that takes a closer look. `kinds` has their [`AccessKind::number`]s, four bits each. Returns up
-    /// to which word.
+    /// makes each, up to one that takes a closer look. `kinds` has their [`AccessKind::number`]s, four bits each. Their values
+    /// are those of a big-endian guest, or of a little-endian one. Returns up to which word.
+    #[inline(always)]
+    pub fn accesses(
+        &mut self,
+        big_endian: bool,
+        record: &[u64],
+        kinds: u64,
+        from: usize,
+        digest: Digest,
+    ) -> (usize, Digest) {
+        if big_endian {
+            self.accesses_in::<true>(record, kinds, from, digest)
+        } else {
+            self.accesses_in::<false>(record, kinds, from, digest)
+        }
+    }
+
     #[inline(never)]
-    pub fn accesses(&mut self, record: &[u64], kinds: u64, from: usize, digest: Digest) -> (usize, Digest) {
+    fn accesses_in<const BIG_ENDIAN: bool>(
+        &mut self,
+        record: &[u64],
+        kinds: u64,
+        from: usize,
+        digest: Digest,
+    ) -> (usize, Digest) {
         let (mut now, mut kinds) = (digest, kinds >> (4 * from % 64));
         let words = record.get(from..).unwrap_or_default();
         for (made, word) in words.iter().enumerate() {
-            let (address, kind, value) = (*word as u32, kinds as usize % 16, (word >> 32) as u32);
+            let (address, kind) = (*word as u32, kinds as usize % 16);
+            let value = memory_order(BIG_ENDIAN, word >> 32, kind) as u32;
             if !self.small_access(address, kind, value) {
                 return (from + made, now);
             }
@@ -492,6 +522,7 @@ impl View<'_> {
     #[inline(never)]
     pub fn listed_accesses(
         &mut self,
+        big_endian: bool,
         record: &[u64],
         kinds: &[u8],
         from: usize,
@@ -511,7 +542,7 @@ impl View<'_> {
             }
             if happened {
                 let kind = usize::from(kind % 16);
-                if !self.access(address, kind, value, &mut now) {
+                if !self.access(address, kind, memory_order(big_endian, value, kind), &mut now) {
                     made.unforeseen = Some((address, kind, value));
                     break;
                 }

@@ -25,4 +25,4 @@ mod tests;
 pub mod translation;
 
 pub use effects::Flow;
-pub use mode::Mode;
+pub use mode::{Mode, Slot};

@@ -26,7 +26,7 @@ pub(super) const STATUS_FR: u32 = 1 << 26;
 
 /// Whose delay slot an instruction is in.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Slot {
+pub enum Slot {
     /// It is in none.
     #[default]
     None,
@@ -73,6 +73,12 @@ impl Mode {
     /// for its Status and its program counter, whose bit 0 is the ISA mode.
     pub fn at(processor: Mode, status: u32, pc: u32) -> Mode {
         processor.in_state(status, pc & 1 != 0, Slot::None)
+    }
+
+    /// The mode of a processor with these properties (other bits of `processor` do not count) where its FPU's registers have
+    /// 64 bits or not, its code is compressed or not, and an instruction is in this slot.
+    pub fn in_slot(processor: Mode, fpu_64: bool, compressed: bool, slot: Slot) -> Mode {
+        processor.in_state(if fpu_64 { STATUS_FR } else { 0 }, compressed, slot)
     }
 
     /// The mode of a processor with these properties in a state.

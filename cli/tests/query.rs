@@ -174,7 +174,7 @@ fn a_damaged_index_costs_time_only_and_can_be_made_again() {
             question.iter().copied().chain((question[0] == "mem").then_some(at.as_str())).collect();
         let whole = query(&directory(), &question);
         let damaged = query(scratch.path(), &question);
-        assert_eq!(damaged.stdout, whole.stdout, "{question:?}");
+        assert!(damaged.stdout == whole.stdout, "{question:?}");
         let warnings = String::from_utf8_lossy(&damaged.stderr).matches("`ktracer index`").count();
         assert_eq!(warnings, 1, "{question:?}: {}", String::from_utf8_lossy(&damaged.stderr));
     }
@@ -187,7 +187,7 @@ fn a_damaged_index_costs_time_only_and_can_be_made_again() {
         let question: Vec<&str> =
             question.iter().copied().chain((question[0] == "mem").then_some(at.as_str())).collect();
         let damaged = query(scratch.path(), &question);
-        assert_eq!(damaged.stdout, query(&directory(), &question).stdout, "{question:?}");
+        assert!(damaged.stdout == query(&directory(), &question).stdout, "{question:?}");
         assert!(
             damaged.stderr.is_empty() || question[0] == "changes",
             "{}",

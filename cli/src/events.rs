@@ -153,7 +153,8 @@ fn print_json(events: impl Iterator<Item = Event>, out: &mut dyn Write) -> io::R
     Ok(())
 }
 
-fn object(event: &Event) -> Value {
+/// An event as JSON.
+pub fn object(event: &Event) -> Value {
     let kind = event.kind().map(Kind::name);
     let address = |address: u64| format!("{address:#010x}");
     let word = |word: Option<u32>| word.map(|word| address(word.into()));

@@ -114,7 +114,7 @@ mod tests {
 
     fn trace(directory: &Path, segments: usize, started: &str) -> Trace {
         let header = Header {
-            format_version: 1,
+            format_version: 2,
             arch: Architecture::Arm,
             byte_order: ByteOrder::Little,
             cpu: String::new(),

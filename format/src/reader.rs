@@ -1,6 +1,5 @@
 //! Opens a trace: maps `trace.kt` and finds its records, by the table of a closed trace or by walking an unclosed one.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -14,6 +13,24 @@ use crate::segment::encoder::entry_key;
 use crate::segment::index::PackedIndex;
 use crate::segment::{Head, STREAMS, SegmentError, Stream, Streams};
 use crate::writer::{CLOSE_MARK, TRACE_FILE, kind};
+
+/// Which blocks begin at which address and mode.
+#[derive(Debug, Default)]
+struct EntryPoints {
+    /// Rising.
+    keys: Vec<u64>,
+    /// Where in `blocks` those of each begin.
+    starts: Vec<u32>,
+    blocks: Vec<u32>,
+}
+
+impl EntryPoints {
+    fn blocks_of(&self, at: usize) -> &[u32] {
+        let start = self.starts.get(at).map_or(0, |start| *start as usize);
+        let end = self.starts.get(at + 1).map_or(self.blocks.len(), |end| *end as usize);
+        self.blocks.get(start..end).unwrap_or_default()
+    }
+}
 
 /// Why a trace can't be opened, or a part of it not read.
 #[derive(Debug, thiserror::Error)]
@@ -139,7 +156,7 @@ pub struct Trace {
     code: Vec<u8>,
     /// Bytes of the dictionary's records that were expanded.
     expanded: usize,
-    entries: HashMap<u64, Vec<u32>>,
+    entries: EntryPoints,
     segments: Vec<SegmentEntry>,
     totals: Option<Totals>,
     faults: Vec<RecordError>,
@@ -184,7 +201,7 @@ impl Trace {
             blocks: Vec::new(),
             code: Vec::new(),
             expanded: 0,
-            entries: HashMap::new(),
+            entries: EntryPoints::default(),
             segments: Vec::new(),
             totals: None,
             faults: Vec::new(),
@@ -403,9 +420,16 @@ impl Trace {
     }
 
     fn index_entries(&mut self) {
-        for (id, block) in self.blocks.iter().enumerate() {
-            if let Some(block) = block {
-                self.entries.entry(entry_key(block.address, block.mode)).or_default().push(id as u32);
+        let mut all: Vec<(u64, u32)> = (0..)
+            .zip(&self.blocks)
+            .filter_map(|(id, block)| block.as_ref().map(|block| (entry_key(block.address, block.mode), id)))
+            .collect();
+        all.sort_unstable();
+        self.entries.blocks = all.iter().map(|(_, id)| *id).collect();
+        for (at, (key, _)) in all.iter().enumerate() {
+            if self.entries.keys.last() != Some(key) {
+                self.entries.keys.push(*key);
+                self.entries.starts.push(at as u32);
             }
         }
     }
@@ -482,7 +506,22 @@ impl Trace {
 
     /// The numbers of all blocks with an entry point (see [`entry_key`]), rising.
     pub fn blocks_at(&self, entry: u64) -> &[u32] {
-        self.entries.get(&entry).map_or(&[], Vec::as_slice)
+        self.entries.keys.binary_search(&entry).map_or(&[], |at| self.entries.blocks_of(at))
+    }
+
+    /// All entry points, rising, and the numbers of their blocks, rising.
+    pub fn entry_points(&self) -> impl ExactSizeIterator<Item = (u64, &[u32])> {
+        self.entries.keys.iter().enumerate().map(|(at, key)| (*key, self.entries.blocks_of(at)))
+    }
+
+    /// The entry point with a number, as [`entry_points`](Self::entry_points) counts them.
+    pub fn entry_point(&self, number: usize) -> Option<(u64, &[u32])> {
+        self.entries.keys.get(number).map(|key| (*key, self.entries.blocks_of(number)))
+    }
+
+    /// The number of an entry point.
+    pub fn entry_number(&self, entry: u64) -> Option<usize> {
+        self.entries.keys.binary_search(&entry).ok()
     }
 
     fn record(&self, offset: u64) -> Result<Record<'_>, TraceError> {

@@ -17,7 +17,7 @@ use ktrace_format::{Trace, TraceError, TraceWriter};
 
 fn header() -> Header {
     Header {
-        format_version: 1,
+        format_version: 2,
         arch: Architecture::Arm,
         byte_order: ByteOrder::Little,
         cpu: String::new(),

@@ -10,6 +10,7 @@
 pub mod arm;
 mod block;
 pub mod bus;
+mod calling;
 mod cause;
 mod cpu;
 mod dependencies;
@@ -22,6 +23,7 @@ mod opaque;
 mod registers;
 
 pub use block::{Block, DecodeError};
+pub use calling::CallingConvention;
 pub use cause::{Cause, LastInstruction};
 pub use cpu::{Cpu, Exit, OpaqueError};
 pub use dependencies::Dependencies;

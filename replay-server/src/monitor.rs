@@ -32,8 +32,8 @@ monitor help        this text
 gdb does not notice a `monitor goto`: type `maintenance flush register-cache`
 afterwards, or `source gdb-scripts/ktreplay.py` once and use `kt goto`, which
 shows the new place at once. The position is also the register $ktpos.
-For watchpoints type `set can-use-hw-watchpoints 0` first; gdb then watches one
-instruction at a time, forward or backward.
+gdb's watch, rwatch and awatch work forward and backward: `watch` something and
+`reverse-continue` to find who wrote it.
 ";
 
 /// Carries out a command and returns what to print: lines that end in a newline. A long one ends early, and says so, when

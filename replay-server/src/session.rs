@@ -255,9 +255,9 @@ impl Session<'_> {
             if let Event::Packet(mut body) = event {
                 if packet.starts_with(b"qSupported") {
                     body.extend_from_slice(OUR_FEATURES);
-                }
-                if packet.starts_with(b"qSupported") && self.guest.executable.is_some() {
-                    body.extend_from_slice(executable::FEATURE);
+                    if self.guest.executable.is_some() {
+                        body.extend_from_slice(executable::FEATURE);
+                    }
                 }
                 if packet == b"?" {
                     // As every other stop reply, it saves the client a `g`.

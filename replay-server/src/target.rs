@@ -132,7 +132,7 @@ impl Guest {
             let mut then = Then { moment, layout: &layout };
             // Where the program counter is not known, nothing tells which breakpoint it is.
             moment.register(program_counter).is_none_or(|address| {
-                let mut here = breakpoints.at(address).peekable();
+                let mut here = breakpoints.at(address & !1).peekable();
                 here.peek().is_none() || here.any(|(_, condition)| condition.holds(&mut then))
             })
         }))

@@ -105,9 +105,20 @@ fn packets_that_would_end_a_session_of_gdbstub_do_not() {
         assert_eq!(client.ask(packet), "", "{packet}");
         assert_eq!(client.ask("g"), registers_at_start(), "after {packet}");
     }
-    for packet in
-        ["Hc-1", "Hg-1", "Hgp1.-1", "Hcp1.0", "T1", "Z0,9000,1", "z0,9000,1", "z0,9000,1", "Z1,9000,9"]
-    {
+    for packet in [
+        "Hc-1",
+        "Hg-1",
+        "Hgp1.-1",
+        "Hcp1.0",
+        "T1",
+        "Z0,9000,1",
+        "z0,9000,1",
+        "z0,9000,1",
+        "Z1,9000,9",
+        "Z2,9000,4",
+        "z2,9000,4",
+        "z4,9000,4",
+    ] {
         assert_eq!(client.ask(packet), "OK", "{packet}");
         assert_eq!(client.ask("g"), registers_at_start(), "after {packet}");
     }

@@ -1,5 +1,6 @@
 //! What has been unpacked from a trace and may be needed again: kept as long as it fits.
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use ktrace_format::group::{BlockUse, Marks, PageUse, VirtualUse};
@@ -22,6 +23,33 @@ impl Default for Limits {
     /// 256 MiB.
     fn default() -> Limits {
         Limits { cache: 256 << 20 }
+    }
+}
+
+/// Why a text is no size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "`{0}` is no size: write a number of bytes, or of kilobytes, megabytes or gigabytes with k, M or G (1024 times)"
+)]
+pub struct BadSize(String);
+
+impl FromStr for Limits {
+    type Err = BadSize;
+
+    /// Reads a size as people write it: `256M`.
+    fn from_str(text: &str) -> Result<Limits, BadSize> {
+        let trimmed = text.trim();
+        let unit = trimmed.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(trimmed.len());
+        let (number, unit) = trimmed.split_at(unit);
+        let shift = match unit.trim_end_matches("iB").trim_end_matches('B') {
+            "" => 0,
+            "k" | "K" => 10,
+            "M" => 20,
+            "G" => 30,
+            _ => return Err(BadSize(text.to_owned())),
+        };
+        let bytes = number.parse::<usize>().ok().and_then(|number| number.checked_mul(1 << shift));
+        bytes.map(|cache| Limits { cache }).ok_or_else(|| BadSize(text.to_owned()))
     }
 }
 
@@ -151,6 +179,18 @@ impl Unpacked {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read() {
+        for (text, bytes) in
+            [("0", 0), ("1000", 1000), ("64k", 64 << 10), ("256M", 256 << 20), ("1GiB", 1 << 30)]
+        {
+            assert_eq!(text.parse(), Ok(Limits { cache: bytes }));
+        }
+        for text in ["", "M", "-1", "1.5G", "5T", "99999999999999999999", "17179869184G"] {
+            assert!(text.parse::<Limits>().is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn what_is_kept_is_bounded() {

@@ -5,7 +5,6 @@ use std::sync::{Arc, OnceLock};
 
 use ktrace_format::header::{self, Architecture, ByteOrder, Header};
 use ktrace_format::memory::Image;
-use ktrace_format::segment::encoder::entry_key;
 use ktrace_format::segment::index::Index;
 use ktrace_format::segment::{Head, Streams};
 use ktrace_format::{Trace, TraceError};
@@ -30,15 +29,6 @@ pub struct Program {
     by_address: OnceLock<(Box<[(u32, u32)]>, u32)>,
     /// For each block the number of its entry point.
     entries: Box<[u32]>,
-    entry_blocks: Vec<EntryPoint>,
-}
-
-/// An address and mode at which blocks begin.
-#[derive(Debug)]
-pub struct EntryPoint {
-    key: u64,
-    /// Numbers of the blocks, rising.
-    blocks: Box<[u32]>,
 }
 
 const NO_ENTRY: u32 = u32::MAX;
@@ -68,20 +58,12 @@ impl Program {
             instruction_set = instruction_set.with_properties_of(Mode::from_bits(block.mode));
         }
         let image = Image::open(directory).ok();
-        let mut entry_blocks: Vec<EntryPoint> = Vec::new();
         let mut entries = vec![NO_ENTRY; trace.block_count()].into_boxed_slice();
-        for id in 0..trace.block_count() {
-            let Some(block) = trace.block(id as u32) else { continue };
-            let key = entry_key(block.address, block.mode);
-            let blocks = trace.blocks_at(key);
-            // The first block of an entry point makes its entry; the others are in its list.
-            if blocks.first() == Some(&(id as u32)) {
-                for &block in blocks {
-                    if let Some(entry) = entries.get_mut(block as usize) {
-                        *entry = entry_blocks.len() as u32;
-                    }
+        for (number, (_, blocks)) in (0..).zip(trace.entry_points()) {
+            for block in blocks {
+                if let Some(entry) = entries.get_mut(*block as usize) {
+                    *entry = number;
                 }
-                entry_blocks.push(EntryPoint { key, blocks: blocks.into() });
             }
         }
         let decoded = BlockStore::new(trace.block_count(), limits.blocks(), instruction_set);
@@ -96,7 +78,6 @@ impl Program {
             catalogue,
             by_address: OnceLock::new(),
             entries,
-            entry_blocks,
         })
     }
 
@@ -205,7 +186,7 @@ impl Program {
 
     /// How many entry points there are.
     pub fn entry_count(&self) -> usize {
-        self.entry_blocks.len()
+        self.trace.entry_points().len()
     }
 
     /// The number of a block's entry point.
@@ -213,14 +194,14 @@ impl Program {
         self.entries.get(block as usize).copied().filter(|entry| *entry != NO_ENTRY)
     }
 
-    /// The number of the entry point with a key, see [`entry_key`].
+    /// The number of the entry point with a key, see [`entry_key`](ktrace_format::segment::encoder::entry_key).
     pub fn entry_with(&self, key: u64) -> Option<u32> {
-        self.entry_of(*self.trace.blocks_at(key).first()?)
+        self.trace.entry_number(key).map(|number| number as u32)
     }
 
     /// The key of an entry point.
     pub fn entry_key(&self, entry: u32) -> Option<u64> {
-        self.entry_blocks.get(entry as usize).map(|entry| entry.key)
+        self.trace.entry_point(entry as usize).map(|(key, _)| key)
     }
 
     /// The newest block that a segment may expect somewhere and whose record is lost: where an older one seems to be
@@ -243,7 +224,7 @@ impl Program {
     /// The block that is expected at an entry point where none has run in a segment that began when the dictionary
     /// had `dictionary` blocks.
     pub fn first_expected(&self, entry: u32, dictionary: u32) -> Option<u32> {
-        let blocks = &self.entry_blocks.get(entry as usize)?.blocks;
+        let (_, blocks) = self.trace.entry_point(entry as usize)?;
         blocks.iter().rev().copied().find(|&id| id < dictionary)
     }
 }

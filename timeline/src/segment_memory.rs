@@ -12,8 +12,8 @@ use crate::journal::{Journal, Undo, lines_of};
 use crate::search::trap::{Sighting, Trap, Trapped};
 use crate::watch::{Change, Watch};
 
-/// Pages that a replay keeps from one segment to the next: 64 MiB.
-const PAGE_LIMIT: usize = 12_000;
+/// Pages that a replay keeps from one segment to the next: 10 MiB.
+const PAGE_LIMIT: usize = 2_000;
 
 /// Physical pages that one segment may touch: 1 GiB. A test would not want to fill that.
 const SEGMENT_PAGE_LIMIT: usize = if cfg!(test) { 64 } else { 1 << 18 };
@@ -320,11 +320,57 @@ impl<J: Journal> SegmentMemory<J> {
         self.last_device = None;
     }
 
+    /// The mapping of an access that goes to guarded memory, but not to what the trap waits for: nothing else is special
+    /// about it.
+    fn beside_the_trap(&self, address: u32, bytes: usize) -> Option<Mapping> {
+        let trap = self.trap.as_ref()?;
+        if self.accesses >= self.special || !within_line(address, bytes) {
+            return None;
+        }
+        let mapping = self.shadow.any_mapping(address)?;
+        if mapping.behaviour == Behaviour::Device {
+            return None;
+        }
+        let physical = self.shadow.page(mapping).number << 12 | u64::from(address & 0xfff);
+        (!trap.may_see(address, physical, bytes)).then_some(mapping)
+    }
+
+    /// A store within a line of memory about which nothing is special.
+    #[inline(always)]
+    fn store_plainly(&mut self, mapping: Mapping, address: u32, bytes: usize, value: u64) {
+        let key = self.shadow.page_key(mapping);
+        let page = self.shadow.page_at_mut(key);
+        let offset = address as usize % PAGE_BYTES;
+        let line = offset / 64;
+        self.journal.note(|| Undo::Bytes {
+            page: key,
+            offset: offset as u16,
+            bytes: bytes as u8,
+            value: page.value(offset, bytes),
+            known: page.known[line],
+        });
+        page.known[line] |= known_bits(offset, bytes);
+        page.set_value(offset, bytes, value);
+        self.digest.access(address, bytes as u8, true, value);
+        self.accesses += 1;
+    }
+
     #[cold]
     #[inline(never)]
     fn load_slowly(&mut self, address: u32, bytes: usize) -> Result<u64, Halt> {
         if self.accesses >= self.limit {
             return Err(Halt);
+        }
+        if let Some(mapping) = self.beside_the_trap(address, bytes) {
+            let page = self.shadow.page(mapping);
+            let offset = address as usize % PAGE_BYTES;
+            let bits = known_bits(offset, bytes);
+            if page.known[offset / 64] & bits == bits {
+                let value = page.value(offset, bytes);
+                self.digest.access(address, bytes as u8, false, value);
+                self.accesses += 1;
+                return Ok(value);
+            }
         }
         self.try_load(address, bytes).map_err(|error| self.fail(error))
     }
@@ -373,6 +419,12 @@ impl<J: Journal> SegmentMemory<J> {
     fn store_slowly(&mut self, address: u32, bytes: usize, value: u64) -> Result<(), Halt> {
         if self.accesses >= self.limit {
             return Err(Halt);
+        }
+        if let Some(mapping) = self.beside_the_trap(address, bytes)
+            && mapping.behaviour == Behaviour::Ram
+        {
+            self.store_plainly(mapping, address, bytes, value);
+            return Ok(());
         }
         self.try_store(address, bytes, value).map_err(|error| self.fail(error))
     }
@@ -483,21 +535,7 @@ impl<J: Journal> Bus for SegmentMemory<J> {
             && let Some(mapping) = self.shadow.mapping(address)
             && mapping.behaviour == Behaviour::Ram
         {
-            let key = self.shadow.page_key(mapping);
-            let page = self.shadow.page_at_mut(key);
-            let offset = address as usize % PAGE_BYTES;
-            let line = offset / 64;
-            self.journal.note(|| Undo::Bytes {
-                page: key,
-                offset: offset as u16,
-                bytes: bytes as u8,
-                value: page.value(offset, bytes),
-                known: page.known[line],
-            });
-            page.known[line] |= known_bits(offset, bytes);
-            page.set_value(offset, bytes, value);
-            self.digest.access(address, bytes as u8, true, value);
-            self.accesses += 1;
+            self.store_plainly(mapping, address, bytes, value);
             return Ok(());
         }
         self.store_slowly(address, bytes, value)

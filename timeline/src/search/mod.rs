@@ -7,6 +7,7 @@
 //! Positions: an instruction at position *t* executes between *t* and *t* + 1, and so do its accesses; *t* is their position.
 //! A device's write that position *t* is the first to show happens between *t* - 1 and *t*: its position is *t* - 1.
 
+pub mod calls;
 pub(crate) mod candidates;
 pub(crate) mod first;
 pub(crate) mod hunt;

@@ -113,6 +113,19 @@ impl Trap {
         std::mem::take(&mut self.sightings)
     }
 
+    /// Whether an access of so many bytes of memory, on one page, may be one that is waited for.
+    pub(crate) fn may_see(&self, address: u32, physical: u64, bytes: usize) -> bool {
+        self.watches.iter().any(|watch| match &watch.area {
+            Area::Virtual(range) => {
+                let (first, last) = (u64::from(*range.start()), u64::from(*range.end()));
+                u64::from(address) <= last && u64::from(address) + bytes as u64 > first
+            }
+            Area::Physical(ranges) => ranges
+                .iter()
+                .any(|range| physical <= *range.end() && physical + bytes as u64 > *range.start()),
+        })
+    }
+
     /// An instruction made an access. `memory` are its bytes at rising addresses.
     pub(crate) fn access(&mut self, now: u64, trapped: &Trapped, store: bool, memory: &[u8], value: u128) {
         for (number, watch) in self.watches.iter().enumerate() {

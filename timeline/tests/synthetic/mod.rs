@@ -339,7 +339,7 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
 /// What every trace here says of itself.
 pub fn header(set: InstructionSet) -> Header {
     Header {
-        format_version: 1,
+        format_version: 2,
         arch: if set == InstructionSet::Arm { Architecture::Arm } else { Architecture::Mips },
         byte_order: if set.byte_order() == Order::Big { ByteOrder::Big } else { ByteOrder::Little },
         cpu: String::new(),

@@ -80,7 +80,10 @@ fn the_exception_in_the_slot_is_told() {
         pc: Some(0x8000_106c),
         to: Some(0x8000_0180),
     });
-    assert_eq!(recording.events(Kinds::ALL, &mut || false).collect::<Vec<_>>(), std::slice::from_ref(&expected));
+    assert_eq!(
+        recording.events(Kinds::ALL, &mut || false).collect::<Vec<_>>(),
+        std::slice::from_ref(&expected)
+    );
     assert!(
         expected.to_string().starts_with("address error on a load or fetch, by 0x8000106c"),
         "{expected}"

@@ -35,7 +35,9 @@ fn accesses() -> &'static HashMap<u32, Accesses> {
     static ACCESSES: OnceLock<HashMap<u32, Accesses>> = OnceLock::new();
     ACCESSES.get_or_init(|| {
         let mut words: HashMap<u32, Accesses> = HashMap::new();
-        let mut values: HashMap<u32, u32> = HashMap::new();
+        let mut values: HashMap<u32, Option<u32>> = HashMap::new();
+        // U-Boot's memory before it ran.
+        let mut start = sample().recording();
         let mut odd = std::collections::HashSet::new();
         for event in Walk::new(Arc::clone(&sample().program), 0) {
             let Event::Instruction(instruction) = event else { panic!("{event:?}") };
@@ -49,11 +51,13 @@ fn accesses() -> &'static HashMap<u32, Accesses> {
                     continue;
                 }
                 let value = access.value as u32;
-                let changed = access.store && values.get(&word) != Some(&value);
-                // The first access shows what was there; only a second one tells what changed.
-                if values.insert(word, value).is_none() && access.store {
-                    odd.insert(word);
-                }
+                let before = *values.entry(word).or_insert_with(|| {
+                    let mut bytes = [None; 4];
+                    start.read_memory(word, &mut bytes).expect("the trace is whole");
+                    bytes.into_iter().collect::<Option<Vec<u8>>>()?.try_into().ok().map(u32::from_le_bytes)
+                });
+                let changed = access.store && before != Some(value);
+                values.insert(word, Some(value));
                 words.entry(word).or_default().push((instruction.position, access.store, changed));
             }
         }
@@ -108,26 +112,28 @@ fn searches_find_what_a_walk_finds() -> Result<()> {
     Ok(())
 }
 
-/// A word with some accesses of each kind, but not many, of which none are neighbours.
-fn watched_word() -> (u32, &'static Accesses) {
-    let suitable = accesses().iter().filter(|(_, accesses)| {
-        let count = |watched| hits(accesses, watched).len();
-        let apart = accesses.windows(2).all(|two| two[0].0 + 2 < two[1].0);
-        apart && (5..200).contains(&count(Watched::Change)) && (5..200).contains(&count(Watched::Read))
+/// A word with some accesses of a kind that are no neighbours. gdb does not show reads of what has changed since it last looked.
+fn watched_word(watched: Watched) -> (u32, Vec<u64>) {
+    let suitable = accesses().iter().filter_map(|(word, accesses)| {
+        let mut hits = hits(accesses, watched);
+        hits.truncate(5);
+        let (first, last) = (*hits.first()?, *hits.get(4)?);
+        let apart = hits.windows(2).all(|two| two[0] + 2 < two[1]);
+        let quiet =
+            !accesses.iter().any(|(position, _, changed)| *changed && (first..=last).contains(position));
+        (apart && (quiet || watched != Watched::Read)).then_some((*word, hits))
     });
-    let (word, accesses) = suitable.min_by_key(|(word, _)| **word).expect("U-Boot has variables");
-    (*word, accesses)
+    suitable.min_by_key(|(word, _)| *word).expect("U-Boot has variables")
 }
 
 #[test]
 fn gdb_stops_where_a_walk_says() -> Result<()> {
-    let (word, accesses) = watched_word();
     let server = Server::start(&sample().trace)?;
     let show = r#"printf "at %lu\n", $ktpos"#;
     for (command, watched) in
         [("watch", Watched::Change), ("rwatch", Watched::Read), ("awatch", Watched::Access)]
     {
-        let hits = hits(accesses, watched);
+        let (word, hits) = watched_word(watched);
         let first = hits[1];
         let watch = format!("{command} *(int *) {word:#x}");
         let start = format!("monitor goto {}", first - 1);

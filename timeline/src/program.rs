@@ -15,6 +15,15 @@ use crate::cache::{Limits, Unpacked};
 use crate::catalogue::Catalogue;
 use crate::rebuilt::Rebuilt;
 
+/// Blocks by where they are.
+#[derive(Debug)]
+struct ByAddress {
+    /// Addresses and numbers, rising.
+    blocks: Box<[(u32, u32)]>,
+    /// The length of the longest one in bytes.
+    longest: u32,
+}
+
 /// A trace that is ready to be replayed. It is shared between threads.
 #[derive(Debug)]
 pub struct Program {
@@ -25,8 +34,7 @@ pub struct Program {
     limits: Limits,
     unpacked: Unpacked,
     catalogue: OnceLock<Catalogue>,
-    /// Addresses and numbers of blocks, rising, and the length of the longest block in bytes.
-    by_address: OnceLock<(Box<[(u32, u32)]>, u32)>,
+    by_address: OnceLock<ByAddress>,
     /// For each block the number of its entry point.
     entries: Box<[u32]>,
 }
@@ -113,7 +121,7 @@ impl Program {
 
     /// The blocks whose code has a byte at an address.
     pub(crate) fn blocks_with(&self, address: u32) -> impl Iterator<Item = u32> {
-        let (blocks, longest) = self.by_address.get_or_init(|| {
+        let ByAddress { blocks, longest } = self.by_address.get_or_init(|| {
             let all = (0..self.trace.block_count() as u32).filter_map(|id| Some((self.trace.block(id)?, id)));
             let mut longest = 0;
             let mut blocks: Vec<(u32, u32)> = all
@@ -123,7 +131,7 @@ impl Program {
                 })
                 .collect();
             blocks.sort_unstable();
-            (blocks.into(), longest)
+            ByAddress { blocks: blocks.into(), longest }
         });
         let first = address.saturating_sub(longest.saturating_sub(1));
         let from = blocks.partition_point(|(start, _)| *start < first);

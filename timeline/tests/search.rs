@@ -87,13 +87,12 @@ fn hits(recording: &mut Recording, log: &Log, watchpoint: &Watchpoint) -> Vec<u6
     let range = &watchpoint.range;
     let mut hits = Vec::new();
     for access in &log.accesses {
-        let wanted = match (watchpoint.watched, access.who) {
+        let wanted = matches!(
+            (watchpoint.watched, access.who),
             (Watched::Read, Who::Load)
-            | (Watched::Write, Who::Store | Who::Device)
-            | (Watched::Access, _) => true,
-            (Watched::Change, _) => true,
-            _ => false,
-        };
+                | (Watched::Write, Who::Store | Who::Device)
+                | (Watched::Access | Watched::Change, _)
+        );
         if !wanted || !touches(access, range) {
             continue;
         }

@@ -35,7 +35,9 @@ pub trait Moment {
 
 /// Decides whether a hit of an address counts. It is asked by several threads, each at its own moments.
 #[derive(Clone)]
-pub struct Condition(Arc<dyn Fn(&dyn Moment) -> bool + Send + Sync>);
+pub struct Condition(Arc<Holds>);
+
+type Holds = dyn Fn(&dyn Moment) -> bool + Send + Sync;
 
 impl Condition {
     /// A hit counts if `holds` says so.

@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use ktrace_format::memory::{FILE_NAME, Image, ImageError};
-use ktrace_format::{Trace, TraceError};
+use ktrace_format::{Trace, TraceError, header};
 use rayon::prelude::*;
 
 /// See the [module](self).
@@ -40,6 +40,16 @@ impl Condition {
             Ok(image) => {
                 let faults = image.check().into_iter();
                 condition.faults.extend(faults.map(|fault| format!("{FILE_NAME}: {fault}")));
+            }
+            Err(ImageError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound
+                    && trace.header().path == header::Path::Original =>
+            {
+                condition.notes.push(
+                    "an imported recording: registers are known where blocks begin, memory is not known, and what ran between \
+                     two blocks is not either"
+                        .to_owned(),
+                );
             }
             Err(ImageError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 condition.notes.push(format!(

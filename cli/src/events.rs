@@ -51,6 +51,8 @@ enum KindName {
     Dma,
     /// Accesses of the processor to devices
     Io,
+    /// Gaps in an imported recording
+    Gap,
 }
 
 impl From<KindName> for Kind {
@@ -60,6 +62,7 @@ impl From<KindName> for Kind {
             KindName::Exception => Kind::Exception,
             KindName::Dma => Kind::Dma,
             KindName::Io => Kind::Io,
+            KindName::Gap => Kind::Gap,
         }
     }
 }
@@ -79,11 +82,12 @@ behind it. Parts of the trace that can't have what is wanted are not executed, a
 `ktracer verify` does that.
 
 JSON, one object a line:
-  {\"position\", \"kind\": \"irq\" or \"exception\", \"cause\", \"name\", \"raised_by\", \"pc\", \"to\"}
+  {\"position\", \"kind\": \"irq\", \"exception\" or \"gap\", \"cause\", \"name\", \"raised_by\", \"pc\", \"to\"}
       cause: on ARM the number of the exception vector, or 8 for a reset, 9 for something that QEMU did for the guest; on
-      MIPS the ExcCode, or 32 and 33 for these; 255 if it is not known; name: what that is called, or null; raised_by: the position of the instruction that caused it, or null;
-      pc: the address of that instruction, or else of the one that would have been next; to: the address of the instruction
-      at `position`, or null if another interrupt or exception came before it
+      MIPS the ExcCode, or 32 and 33 for these; 254 for a gap in the recording, 255 if it is not known; name: what that is
+      called, or null; raised_by: the position of the instruction that caused it, or null; pc: the address of that instruction,
+      or else of the one that would have been next, or null; to: the address of the instruction at `position`, or null if
+      another interrupt or exception came before it
   {\"position\", \"kind\": \"dma\", \"physical\", \"size\"}
   {\"position\", \"kind\": \"io\", \"access\" (\"read\" or \"write\"), \"device\", \"physical\", \"address\", \"size\", \"value\"}
       address: the virtual one
@@ -149,7 +153,8 @@ fn print_json(events: impl Iterator<Item = Event>, out: &mut dyn Write) -> io::R
     Ok(())
 }
 
-fn object(event: &Event) -> Value {
+/// An event as JSON.
+pub fn object(event: &Event) -> Value {
     let kind = event.kind().map(Kind::name);
     let address = |address: u64| format!("{address:#010x}");
     let word = |word: Option<u32>| word.map(|word| address(word.into()));

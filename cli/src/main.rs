@@ -5,11 +5,15 @@ mod demo;
 mod disassembly;
 mod dump;
 mod events;
+mod import;
+mod index;
 mod info;
 mod output;
+mod query;
 mod record;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -49,17 +53,35 @@ enum Command {
     Dump(dump::Arguments),
     /// List interrupts, exceptions, writes of devices to memory, and accesses to devices.
     Events(events::Arguments),
+    /// Make a trace of what another recorder has left.
+    Import(import::Arguments),
+    /// Ask when something happened: where an instruction ran, who read or wrote memory, what a function was called with.
+    Query(query::Arguments),
+    /// Make the index of a trace again, which makes searches fast.
+    ///
+    /// `ktracer record` makes it when a recording ends. It is lost if the recorder was killed, and can be deleted at any time.
+    Index(index::Arguments),
     /// Show what ktracer does, with the recording that comes with it; needs neither QEMU nor gdb.
     Demo,
 }
 
 fn main() -> ExitCode {
+    let log_settings = env_logger::Env::default().default_filter_or("warn");
+    env_logger::Builder::from_env(log_settings)
+        .format(|buffer, record| {
+            let level = record.level().as_str().to_lowercase();
+            writeln!(buffer, "ktracer: {level}: {}", record.args())
+        })
+        .init();
     let result = match CommandLine::parse().command {
         Command::Record(arguments) => record::run(&arguments),
         Command::Info(arguments) => info::run(&arguments),
         Command::Verify(arguments) => verify::run(&arguments),
         Command::Dump(arguments) => dump::run(&arguments),
         Command::Events(arguments) => events::run(&arguments),
+        Command::Import(arguments) => import::run(&arguments),
+        Command::Query(arguments) => query::run(&arguments),
+        Command::Index(arguments) => index::run(&arguments),
         Command::Demo => demo::run(),
     };
     result.unwrap_or_else(|error| {

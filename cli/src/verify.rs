@@ -45,6 +45,8 @@ Exit status:
        can be proved, but not that this is all that the guest did: it is 1, too
   130  Ctrl-C; what was done until then is printed
 
+An imported recording has neither: of it only the trace itself is checked.
+
 JSON: instructions, proved, divergences (a list of {from, to, reason}: the positions from `from` to before `to` are not
 proved), instructions_per_second, closed, faults (a list of texts).";
 
@@ -57,6 +59,9 @@ struct Verdict {
     instructions_per_second: f64,
     closed: bool,
     faults: Vec<String>,
+    /// See [`Program::is_imported`].
+    #[serde(skip)]
+    imported: bool,
     #[serde(skip)]
     notes: Vec<String>,
     #[serde(skip)]
@@ -86,6 +91,7 @@ fn examine(arguments: &Arguments, interrupted: &AtomicBool) -> Result<Verdict> {
         divergences: report.divergences,
         instructions_per_second: report.proved as f64 / seconds.max(1e-9),
         closed: trace.totals().is_some(),
+        imported: program.is_imported(),
         faults,
         notes,
         interrupted,
@@ -132,6 +138,11 @@ impl Verdict {
             writeln!(
                 out,
                 "all {all} instructions that are there are proved ({rate}/s), but the trace is torn"
+            )?;
+        } else if self.all_proved() && self.imported {
+            writeln!(
+                out,
+                "all {all} instructions are as they were imported ({rate}/s): nothing was recorded that could prove more"
             )?;
         } else if self.all_proved() {
             writeln!(out, "all {all} instructions are proved ({rate}/s)")?;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// The version of the format that this crate writes, and the newest that it reads.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// How the recorder saw the execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,6 +13,9 @@ pub enum Path {
     Portable,
     /// A patched QEMU that reports them.
     Fast,
+    /// The original ktracer: registers where some blocks began, the code of these blocks, and nothing else. See *Imported
+    /// recordings* in `SPEC.md`.
+    Original,
 }
 
 /// The instruction set.

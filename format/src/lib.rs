@@ -1,7 +1,9 @@
 //! The ktracer trace on disk: writer, memory-mapped reader, recovery. `SPEC.md` beside this crate defines every byte.
 
 pub mod digest;
+pub mod group;
 pub mod header;
+pub mod index_file;
 pub mod memory;
 pub mod position;
 pub mod reader;

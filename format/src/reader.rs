@@ -1,6 +1,5 @@
 //! Opens a trace: maps `trace.kt` and finds its records, by the table of a closed trace or by walking an unclosed one.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -14,6 +13,24 @@ use crate::segment::encoder::entry_key;
 use crate::segment::index::PackedIndex;
 use crate::segment::{Head, STREAMS, SegmentError, Stream, Streams};
 use crate::writer::{CLOSE_MARK, TRACE_FILE, kind};
+
+/// Which blocks begin at which address and mode.
+#[derive(Debug, Default)]
+struct EntryPoints {
+    /// Rising.
+    keys: Vec<u64>,
+    /// Where in `blocks` those of each begin.
+    starts: Vec<u32>,
+    blocks: Vec<u32>,
+}
+
+impl EntryPoints {
+    fn blocks_of(&self, at: usize) -> &[u32] {
+        let start = self.starts.get(at).map_or(0, |start| *start as usize);
+        let end = self.starts.get(at + 1).map_or(self.blocks.len(), |end| *end as usize);
+        self.blocks.get(start..end).unwrap_or_default()
+    }
+}
 
 /// Why a trace can't be opened, or a part of it not read.
 #[derive(Debug, thiserror::Error)]
@@ -38,6 +55,14 @@ pub enum TraceError {
     /// A newer ktracer made it.
     #[error("{path} has trace format {found}, this ktracer reads up to {FORMAT_VERSION}: a newer ktracer is needed", path = .path.display())]
     Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u64,
+    },
+    /// An older ktracer made it, and this one computes other digests.
+    #[error("{path} has trace format {found}, this ktracer reads {FORMAT_VERSION}: the ktracer that made it reads it; or record again", path = .path.display())]
+    Older {
         /// The file.
         path: PathBuf,
         /// Its version.
@@ -131,7 +156,7 @@ pub struct Trace {
     code: Vec<u8>,
     /// Bytes of the dictionary's records that were expanded.
     expanded: usize,
-    entries: HashMap<u64, Vec<u32>>,
+    entries: EntryPoints,
     segments: Vec<SegmentEntry>,
     totals: Option<Totals>,
     faults: Vec<RecordError>,
@@ -176,7 +201,7 @@ impl Trace {
             blocks: Vec::new(),
             code: Vec::new(),
             expanded: 0,
-            entries: HashMap::new(),
+            entries: EntryPoints::default(),
             segments: Vec::new(),
             totals: None,
             faults: Vec::new(),
@@ -205,6 +230,9 @@ impl Trace {
         match json.get("format_version").and_then(serde_json::Value::as_u64) {
             Some(found) if found > u64::from(FORMAT_VERSION) => {
                 Err(TraceError::Newer { path: path.to_owned(), found })
+            }
+            Some(found) if found < u64::from(FORMAT_VERSION) => {
+                Err(TraceError::Older { path: path.to_owned(), found })
             }
             Some(_) => serde_json::from_value(json).map_err(|error| not(error.to_string())),
             None => Err(not("its header has no format_version".into())),
@@ -392,9 +420,16 @@ impl Trace {
     }
 
     fn index_entries(&mut self) {
-        for (id, block) in self.blocks.iter().enumerate() {
-            if let Some(block) = block {
-                self.entries.entry(entry_key(block.address, block.mode)).or_default().push(id as u32);
+        let mut all: Vec<(u64, u32)> = (0..)
+            .zip(&self.blocks)
+            .filter_map(|(id, block)| block.as_ref().map(|block| (entry_key(block.address, block.mode), id)))
+            .collect();
+        all.sort_unstable();
+        self.entries.blocks = all.iter().map(|(_, id)| *id).collect();
+        for (at, (key, _)) in all.iter().enumerate() {
+            if self.entries.keys.last() != Some(key) {
+                self.entries.keys.push(*key);
+                self.entries.starts.push(at as u32);
             }
         }
     }
@@ -412,6 +447,12 @@ impl Trace {
     /// What the trace says about itself.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// The checksum of the header's record, by which other files tell whose they are.
+    pub fn header_checksum(&self) -> u32 {
+        let first = record::record_at(&self.map, 0).and_then(Result::ok);
+        first.map_or(0, |first| crc32c::crc32c(first.unchecked_payload()))
     }
 
     /// Totals, if the trace was closed properly.
@@ -465,7 +506,22 @@ impl Trace {
 
     /// The numbers of all blocks with an entry point (see [`entry_key`]), rising.
     pub fn blocks_at(&self, entry: u64) -> &[u32] {
-        self.entries.get(&entry).map_or(&[], Vec::as_slice)
+        self.entries.keys.binary_search(&entry).map_or(&[], |at| self.entries.blocks_of(at))
+    }
+
+    /// All entry points, rising, and the numbers of their blocks, rising.
+    pub fn entry_points(&self) -> impl ExactSizeIterator<Item = (u64, &[u32])> {
+        self.entries.keys.iter().enumerate().map(|(at, key)| (*key, self.entries.blocks_of(at)))
+    }
+
+    /// The entry point with a number, as [`entry_points`](Self::entry_points) counts them.
+    pub fn entry_point(&self, number: usize) -> Option<(u64, &[u32])> {
+        self.entries.keys.get(number).map(|key| (*key, self.entries.blocks_of(number)))
+    }
+
+    /// The number of an entry point.
+    pub fn entry_number(&self, entry: u64) -> Option<usize> {
+        self.entries.keys.binary_search(&entry).ok()
     }
 
     fn record(&self, offset: u64) -> Result<Record<'_>, TraceError> {

@@ -86,6 +86,11 @@ impl<'a> Record<'a> {
         }
     }
 
+    /// The payload as it is there, for a look at what its checksum need not prove.
+    pub fn unchecked_payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
     /// The payload's length in bytes.
     pub fn payload_len(&self) -> usize {
         self.payload.len()

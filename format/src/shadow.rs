@@ -6,6 +6,7 @@
 //! costs nothing in the trace. Both start every segment with nothing known, so that each can be read alone.
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 
 /// Bytes in a page, the unit of mappings.
 pub const PAGE_BYTES: usize = 4096;
@@ -54,6 +55,24 @@ pub struct Mapping {
     page: u32,
     /// How accesses behave.
     pub behaviour: Behaviour,
+}
+
+/// Pages whose accesses somebody wants to see: [`Shadow::mapping`] does not find what shows them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Guarded {
+    /// Numbers of virtual pages.
+    pub virtual_pages: Vec<RangeInclusive<u32>>,
+    /// Numbers of physical pages.
+    pub physical_pages: Vec<RangeInclusive<u64>>,
+}
+
+impl Guarded {
+    fn contains(&self, address: u32, target: Target) -> bool {
+        self.virtual_pages.iter().any(|pages| pages.contains(&(address >> 12)))
+            || target
+                .physical_page()
+                .is_some_and(|page| self.physical_pages.iter().any(|pages| pages.contains(&page)))
+    }
 }
 
 /// One physical page.
@@ -130,19 +149,24 @@ pub struct Shadow {
     touched: Vec<u32>,
     /// Pages kept before the next segment starts afresh; bounds the memory of a long replay.
     page_limit: usize,
+    guarded: Guarded,
 }
+
+/// In the generation of a mapping: it shows a guarded page. Generations themselves are even.
+const GUARD: u32 = 1;
 
 impl Shadow {
     /// Nothing is known. With `page_limit`, all pages are forgotten at the start of a segment once there are more.
     pub fn new(page_limit: usize) -> Self {
         Shadow {
-            generation: 1,
+            generation: 2,
             mappings: vec![Mapping { generation: 0, page: 0, behaviour: Behaviour::Device }; VIRTUAL_PAGES]
                 .into_boxed_slice(),
             pages: Vec::new(),
             numbers: HashMap::new(),
             touched: Vec::new(),
             page_limit,
+            guarded: Guarded::default(),
         }
     }
 
@@ -153,18 +177,30 @@ impl Shadow {
             self.pages.clear();
             self.numbers.clear();
         }
-        self.generation = match self.generation.checked_add(1) {
+        self.generation = match self.generation.checked_add(2) {
             Some(next) => next,
             None => {
-                // After four thousand million segments the old marks would look fresh again.
+                // After two thousand million segments the old marks would look fresh again.
                 self.mappings.iter_mut().for_each(|mapping| mapping.generation = 0);
                 self.pages.iter_mut().for_each(|page| page.generation = 0);
-                1
+                2
             }
         };
     }
 
+    /// Guards pages, instead of those before, from the next segment on.
+    pub fn guard(&mut self, guarded: Guarded) {
+        self.guarded = guarded;
+    }
+
     /// The mapping of the virtual page `address / 4096`, if this segment has one.
+    #[inline]
+    pub fn any_mapping(&self, address: u32) -> Option<Mapping> {
+        let mapping = self.mappings[(address >> 12) as usize & (VIRTUAL_PAGES - 1)];
+        (mapping.generation & !GUARD == self.generation).then_some(mapping)
+    }
+
+    /// The same, unless the page is guarded: for accesses that nobody wants to see. It costs no more for the guards.
     #[inline]
     pub fn mapping(&self, address: u32) -> Option<Mapping> {
         let mapping = self.mappings[(address >> 12) as usize & (VIRTUAL_PAGES - 1)];
@@ -194,7 +230,8 @@ impl Shadow {
             Target::Rom(_) => Behaviour::Rom,
         };
         let page = target.physical_page().map_or(0, |number| self.touch(number));
-        let mapping = Mapping { generation: self.generation, page, behaviour };
+        let guard = if self.guarded.contains(address, target) { GUARD } else { 0 };
+        let mapping = Mapping { generation: self.generation | guard, page, behaviour };
         self.mappings[(address >> 12) as usize & (VIRTUAL_PAGES - 1)] = mapping;
         mapping
     }
@@ -245,6 +282,25 @@ impl Shadow {
         (page.generation == self.generation).then_some(page)
     }
 
+    /// All pages that this segment touched.
+    pub fn touched_pages(&self) -> impl Iterator<Item = &Page> {
+        self.touched.iter().filter_map(|index| self.pages.get(*index as usize)).map(|page| &**page)
+    }
+
+    /// What is behind each virtual page of which this segment knows: the page's number and the target, rising.
+    pub fn targets(&self) -> impl Iterator<Item = (u32, Target)> {
+        (0..VIRTUAL_PAGES as u32).filter_map(|page| Some((page, self.target(self.any_mapping(page << 12)?))))
+    }
+
+    /// What a mapping shows.
+    pub fn target(&self, mapping: Mapping) -> Target {
+        match mapping.behaviour {
+            Behaviour::Device => Target::Device,
+            Behaviour::Ram => Target::Ram(self.page(mapping).number),
+            Behaviour::Rom => Target::Rom(self.page(mapping).number),
+        }
+    }
+
     /// How many pages this segment mapped.
     pub fn touched_count(&self) -> usize {
         self.touched.len()
@@ -267,6 +323,22 @@ mod tests {
         assert!(shadow.touched_page(0x40000).is_none());
         let mapping = shadow.map(0, Target::Ram(0x40000));
         assert_eq!(shadow.page(mapping).known[3], 0);
+    }
+
+    #[test]
+    fn guarded_pages_are_not_found_in_passing() {
+        let mut shadow = Shadow::new(usize::MAX);
+        shadow.guard(Guarded { virtual_pages: vec![1..=1], physical_pages: vec![7..=8] });
+        shadow.begin_segment();
+        for (page, target, guarded) in
+            [(0, Target::Ram(5), false), (1, Target::Device, true), (2, Target::Rom(8), true)]
+        {
+            let mapping = shadow.map(page << 12, target);
+            assert_eq!(shadow.any_mapping(page << 12), Some(mapping));
+            assert_eq!(shadow.mapping(page << 12), (!guarded).then_some(mapping), "{page}");
+        }
+        shadow.begin_segment();
+        assert_eq!(shadow.any_mapping(0x1000), None);
     }
 
     #[test]

@@ -44,7 +44,7 @@ pub const SUMMARY_FILE: &str = "trace.json";
 /// # let text = String::new;
 ///
 /// let header = Header {
-///     format_version: 1,
+///     format_version: 2,
 ///     arch: Architecture::Arm,
 ///     byte_order: ByteOrder::Little,
 ///     path: Path::Portable,

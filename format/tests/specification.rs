@@ -17,7 +17,7 @@ use ktrace_format::{Trace, TraceError, TraceWriter};
 
 fn header() -> Header {
     Header {
-        format_version: 1,
+        format_version: 2,
         arch: Architecture::Arm,
         byte_order: ByteOrder::Little,
         cpu: String::new(),
@@ -105,7 +105,7 @@ fn the_digest_is_the_specified_function() {
     digest.access(0x1000_0ffe, 4, false, 0x1122_3344);
     digest.access(0xffff_fffc, 8, true, 0x8877_6655_4433_2211);
     digest.block(0x8000, 3);
-    assert_eq!(digest.0, 0x71d5_445c_01d1_bab2);
+    assert_eq!(digest.0, 0x575a_37fb_abfc_4b3c);
 }
 
 #[test]

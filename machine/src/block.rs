@@ -39,6 +39,12 @@ macro_rules! each {
     };
 }
 
+/// The mode of MIPS code, which must be in the byte order of the processor.
+fn known_mips_mode(processor: mips::Mode, mode: Mode) -> Result<mips::Mode, DecodeError> {
+    let known = mips::Mode::from_bits(mode.bits());
+    known.filter(|mode| mode.big_endian() == processor.big_endian()).ok_or(DecodeError::Mode(mode))
+}
+
 impl Block {
     /// Decodes the code at a virtual address. `mode` is the processor's at the block's start; `code` are the block's
     /// bytes as in memory.
@@ -49,12 +55,40 @@ impl Block {
                 Block::Arm(arm::block::Block::decode(address, mode, code)?)
             }
             InstructionSet::Mips(processor) => {
-                let known = mips::Mode::from_bits(mode.bits());
-                let known = known.filter(|mode| mode.big_endian() == processor.big_endian());
-                let mode = known.ok_or(DecodeError::Mode(mode))?;
+                let mode = known_mips_mode(processor, mode)?;
                 Block::Mips(mips::block::Block::decode(address, mode, code)?)
             }
         })
+    }
+
+    /// The same, and finds out what each instruction's results depend on: see [`Block::unknown_after`].
+    pub fn decode_with_dependencies(
+        set: InstructionSet,
+        address: u32,
+        mode: Mode,
+        code: &[u8],
+    ) -> Result<Block, DecodeError> {
+        Ok(match set {
+            InstructionSet::Arm => {
+                let mode = arm::Mode::from_bits(mode.bits()).ok_or(DecodeError::Mode(mode))?;
+                Block::Arm(arm::block::Block::decode_with_dependencies(address, mode, code)?)
+            }
+            InstructionSet::Mips(processor) => {
+                let mode = known_mips_mode(processor, mode)?;
+                Block::Mips(mips::block::Block::decode_with_dependencies(address, mode, code)?)
+            }
+        })
+    }
+
+    /// The registers that are not known behind an instruction, if no value that is loaded and no result of an opaque
+    /// instruction is known, and `unknown` are not known before it. All, if the block was not decoded
+    /// [with dependencies](Self::decode_with_dependencies). The program counter of an instruction that is not the last is
+    /// always known.
+    pub fn unknown_after(&self, index: usize, unknown: RegisterSet) -> RegisterSet {
+        match each!(self, block => block.dependencies(index)) {
+            Some(found) => found.unknown_after(unknown),
+            None => RegisterSet::ALL,
+        }
     }
 
     /// A block of one instruction at address 0 that does nothing.

@@ -25,6 +25,12 @@ pub struct Halt;
 /// An executor calls it once per access that QEMU makes, in QEMU's order: an LDM of three registers is three
 /// `Word` loads at rising addresses, an unaligned load is one access.
 pub trait Bus {
+    /// What is accessed next, if anything, is accessed by the instruction with this index in its block. An executor calls it
+    /// before every instruction that may access memory; those who want to know who accessed what take note.
+    #[inline(always)]
+    fn at_instruction(&mut self, index: usize) {
+        let _ = index;
+    }
     /// Loads `size` bytes at `address`.
     fn load(&mut self, address: u32, size: AccessSize) -> Result<u64, Halt>;
     /// Stores the low `size` bytes of `value` at `address`.

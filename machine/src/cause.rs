@@ -70,6 +70,9 @@ const MIPS_NAMES: [&str; 34] = [
     "host call",
 ];
 
+/// The number of [`Cause::is_gap`], for every instruction set.
+const GAP: u8 = 254;
+
 impl Cause {
     /// The cause with a number.
     pub const fn new(set: InstructionSet, code: u8) -> Cause {
@@ -99,11 +102,19 @@ impl Cause {
 
     /// What it is called; `None`: it has no name.
     pub fn name(self) -> Option<&'static str> {
+        if self.is_gap() {
+            return Some("a gap in the recording");
+        }
         let names: &[&str] = match self.set {
             InstructionSet::Arm => &ARM_NAMES,
             InstructionSet::Mips(_) => &MIPS_NAMES,
         };
         names.get(usize::from(self.code)).copied().filter(|name| !name.is_empty())
+    }
+
+    /// The recording has a gap: nobody knows what was executed there, if anything was.
+    pub const fn is_gap(self) -> bool {
+        self.code == GAP
     }
 
     /// It is an interrupt.

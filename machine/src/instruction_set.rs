@@ -154,6 +154,14 @@ impl InstructionSet {
         }
     }
 
+    /// Registers that the original ktracer did not record.
+    pub const fn missing_in_original(self) -> RegisterSet {
+        match self {
+            InstructionSet::Arm => RegisterSet::EMPTY,
+            InstructionSet::Mips(_) => RegisterSet::from_bits(mips::description::FLOATING_POINT_DATA),
+        }
+    }
+
     /// Registers that change without an instruction or a discontinuity. Their values hold only until the next
     /// instruction has executed.
     pub const fn volatile_registers(self) -> RegisterSet {

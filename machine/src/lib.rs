@@ -10,8 +10,10 @@
 pub mod arm;
 mod block;
 pub mod bus;
+mod calling;
 mod cause;
 mod cpu;
+mod dependencies;
 mod description;
 mod flow;
 mod instruction_set;
@@ -21,8 +23,10 @@ mod opaque;
 mod registers;
 
 pub use block::{Block, DecodeError};
+pub use calling::CallingConvention;
 pub use cause::{Cause, LastInstruction};
 pub use cpu::{Cpu, Exit, OpaqueError};
+pub use dependencies::Dependencies;
 pub use description::RegisterDescription;
 pub use flow::Flow;
 pub use instruction_set::{ByteOrder, Encoding, InstructionSet, guest_address};

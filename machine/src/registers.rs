@@ -97,6 +97,9 @@ impl RegisterSet {
     /// None.
     pub const EMPTY: RegisterSet = RegisterSet(0);
 
+    /// All that any instruction set has.
+    pub const ALL: RegisterSet = RegisterSet(u128::MAX);
+
     /// Bit *n* is for register *n*.
     pub const fn from_bits(bits: u128) -> RegisterSet {
         RegisterSet(bits)

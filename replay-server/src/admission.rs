@@ -7,9 +7,12 @@
 //!
 //! A recording has one core, thread 1 of process 1.
 
-use crate::framing::PACKET_SIZE;
+use crate::breakpoints::BreakpointKind;
+use crate::expression::{Condition, Expression};
+use crate::framing::{self, PACKET_SIZE};
 
-/// The most bytes of memory that one `m` packet reads; a longer request gets a shorter answer, as the protocol allows.
+/// The most bytes of memory that one packet reads; a longer request gets a shorter answer, as the protocol allows. The
+/// answer has up to two characters for each byte.
 const MOST_MEMORY: u64 = (PACKET_SIZE / 4) as u64;
 
 /// An error as a client hears it. The numbers are those that QEMU's stub sends, so that people recognise them.
@@ -54,13 +57,24 @@ pub const DAMAGED: Refusal = Refusal::malformed("the packet arrived damaged");
 pub const OVERSIZED: Refusal = Refusal::malformed("the packet is too long");
 /// What gdbstub rejected although it was admitted.
 pub const REJECTED: Refusal = Refusal::malformed("the packet can't be served");
+/// More breakpoints, or longer conditions, than can be kept.
+pub const TOO_MANY_BREAKPOINTS: Refusal = Refusal::malformed("too many breakpoints");
+/// The client sent Ctrl-C.
+pub const INTERRUPTED: Refusal = Refusal { number: "E04", reason: "interrupted", always_in_words: false };
+/// A search that the client would not wait for.
+pub const SEARCH_TOO_LONG: Refusal = Refusal {
+    number: "E62",
+    reason: "the search takes too long: search less memory at once",
+    always_in_words: false,
+};
 /// A register number that no register has.
 pub const NO_SUCH_REGISTER: Refusal = Refusal::malformed("no such register");
 
 const MALFORMED: Refusal = Refusal::malformed("malformed packet");
 const NO_SUCH_THREAD: Refusal = Refusal::malformed("no such thread: a recording has the one thread 1");
 const TOO_WIDE: Refusal = Refusal::malformed("the address is wider than 32 bits");
-const NO_CONDITIONS: Refusal = Refusal::malformed("breakpoint conditions and commands are not supported");
+const NO_COMMANDS: Refusal = Refusal::malformed("breakpoint commands are not supported");
+const BAD_CONDITION: Refusal = Refusal::malformed("the breakpoint's condition is malformed");
 const NO_JUMP: Refusal = Refusal::malformed("a recording can't be resumed at another address");
 const NO_STOP_ACTION: Refusal = Refusal::malformed("non-stop mode is not supported");
 
@@ -84,6 +98,33 @@ pub enum Admission {
     StopAcknowledging,
     /// The value of one register.
     ReadRegister(usize),
+    /// A breakpoint that counts only under a condition; it replaces the one that is there.
+    ConditionalBreakpoint {
+        /// Which of the two.
+        kind: BreakpointKind,
+        /// Virtual address.
+        address: u32,
+        /// When it counts.
+        condition: Condition,
+    },
+    /// Memory, to be sent as it is.
+    ReadMemory {
+        /// Virtual address.
+        address: u32,
+        /// How many bytes at most.
+        length: usize,
+    },
+    /// The first place where a pattern is in memory.
+    SearchMemory {
+        /// Virtual address of the first byte.
+        start: u32,
+        /// How many bytes of memory are looked at; they may end behind the address space.
+        length: u64,
+        /// What is looked for; not empty.
+        pattern: Vec<u8>,
+    },
+    /// A `monitor` command.
+    Monitor(Vec<u8>),
     /// The client wants the guest killed, that is: it leaves.
     Kill {
         /// Whether the packet has an answer.
@@ -103,12 +144,26 @@ pub fn admit(body: &[u8]) -> Admission {
     if matches!(first, b'G' | b'M' | b'P' | b'X') {
         return Admission::Refuse(READ_ONLY);
     }
+    if let Some(arguments) = body.strip_prefix(b"qSearch:memory:") {
+        return admit_search(arguments).unwrap_or_else(Admission::Refuse);
+    }
     match std::str::from_utf8(body) {
         Ok(text) if text.is_ascii() => admit_text(text).unwrap_or_else(Admission::Refuse),
-        // The packets with binary data that are not writes (qSearch:memory, vFile:pwrite) are not implemented. An error
-        // would tell gdb that a search was made and found nothing.
+        // The other packet with binary data that is not a write (vFile:pwrite) is not implemented.
         _ => UNSUPPORTED,
     }
+}
+
+/// `ADDRESS;LENGTH;PATTERN`, the pattern in binary.
+fn admit_search(arguments: &[u8]) -> Result<Admission, Refusal> {
+    let mut fields = arguments.splitn(3, |byte| *byte == b';');
+    let mut number = || fields.next().and_then(|field| std::str::from_utf8(field).ok()).ok_or(MALFORMED);
+    let (start, length) = (guest_address(number()?)?, hexadecimal_number(number()?)?);
+    let pattern = framing::unescape(fields.next().ok_or(MALFORMED)?).ok_or(MALFORMED)?;
+    if pattern.is_empty() {
+        return Err(MALFORMED);
+    }
+    Ok(Admission::SearchMemory { start, length, pattern })
 }
 
 fn admit_text(text: &str) -> Result<Admission, Refusal> {
@@ -127,6 +182,11 @@ fn admit_text(text: &str) -> Result<Admission, Refusal> {
             let (address, length) = without_thread(arguments)?.split_once(',').ok_or(MALFORMED)?;
             let length = hexadecimal_number(length)?.min(MOST_MEMORY);
             forward(format!("m{:x},{length:x}", guest_address(address)?))
+        }
+        "x" => {
+            let (address, length) = without_thread(arguments)?.split_once(',').ok_or(MALFORMED)?;
+            let length = hexadecimal_number(length)?.min(MOST_MEMORY) as usize;
+            Ok(Admission::ReadMemory { address: guest_address(address)?, length })
         }
         "H" => {
             let (operation, thread) = arguments.split_at_checked(1).ok_or(MALFORMED)?;
@@ -177,11 +237,33 @@ fn admit_breakpoint(name: &str, arguments: &str) -> Result<Admission, Refusal> {
     };
     let (address, size) = (guest_address(address)?, hexadecimal_number(size)?);
     match kind {
-        _ if !conditions.is_empty() => Err(NO_CONDITIONS),
-        "0" | "1" => forward(format!("{name}{kind},{address:x},{size:x}")),
-        "2" | "3" | "4" => Ok(UNSUPPORTED),
+        "0" | "1" if name == "Z" && !conditions.is_empty() => Ok(Admission::ConditionalBreakpoint {
+            kind: if kind == "0" { BreakpointKind::Software } else { BreakpointKind::Hardware },
+            address,
+            condition: condition(conditions)?,
+        }),
+        _ if !conditions.is_empty() => Err(MALFORMED),
+        "0" | "1" | "2" | "3" | "4" => forward(format!("{name}{kind},{address:x},{size:x}")),
         _ => Err(MALFORMED),
     }
+}
+
+/// One or several expressions, `X` with their length in bytes, a comma, and hexadecimal bytecode.
+fn condition(mut text: &str) -> Result<Condition, Refusal> {
+    let mut expressions = Vec::new();
+    while !text.is_empty() {
+        if text.starts_with("cmds:") {
+            return Err(NO_COMMANDS);
+        }
+        let (length, rest) = text.strip_prefix('X').and_then(|text| text.split_once(',')).ok_or(MALFORMED)?;
+        let length = usize::try_from(hexadecimal_number(length)?).map_err(|_| MALFORMED)?;
+        let digits = length.checked_mul(2).ok_or(MALFORMED)?;
+        let (bytecode, rest) = rest.split_at_checked(digits).ok_or(MALFORMED)?;
+        let bytecode = framing::from_hexadecimal(bytecode).ok_or(MALFORMED)?;
+        expressions.push(Expression::decode(&bytecode).map_err(|_| BAD_CONDITION)?);
+        text = rest.strip_prefix(';').unwrap_or(rest);
+    }
+    Ok(Condition::any_of(expressions))
 }
 
 fn admit_query(text: &str) -> Result<Admission, Refusal> {
@@ -215,10 +297,7 @@ fn admit_query(text: &str) -> Result<Admission, Refusal> {
         }
         "qRcmd" => {
             let command = arguments.strip_prefix(',').ok_or(MALFORMED)?;
-            if command.len() % 2 != 0 || !command.bytes().all(|digit| digit.is_ascii_hexdigit()) {
-                return Err(MALFORMED);
-            }
-            forward(text)
+            framing::from_hexadecimal(command).map(Admission::Monitor).ok_or(MALFORMED)
         }
         _ => Ok(UNSUPPORTED),
     }
@@ -316,9 +395,59 @@ mod tests {
     }
 
     #[test]
-    fn a_search_with_binary_data_is_not_implemented() {
-        assert_eq!(admit(b"qSearch:memory:0;8000;\x00\xe0\x8e\xe0"), Admission::Answer(""));
-        assert_eq!(admit(b"qSearch:memory:0;8000;text"), Admission::Answer(""));
+    fn a_search_has_a_binary_pattern() {
+        let search = |start, length, pattern: &[u8]| Admission::SearchMemory {
+            start,
+            length,
+            pattern: pattern.to_vec(),
+        };
+        for (packet, expected) in [
+            (&b"qSearch:memory:0;8000;\x00\xe0;\xe0"[..], search(0, 0x8000, b"\x00\xe0;\xe0")),
+            (b"qSearch:memory:ffffffff80000000;1;}\x03}]", search(0x8000_0000, 1, b"#}")),
+            (b"qSearch:memory:0;8000;", Admission::Refuse(MALFORMED)),
+            (b"qSearch:memory:0;8000;}", Admission::Refuse(MALFORMED)),
+            (b"qSearch:memory:0;8000", Admission::Refuse(MALFORMED)),
+            (b"qSearch:memory:\xff;8000;a", Admission::Refuse(MALFORMED)),
+            (b"qSearch:memory:100000000;8000;a", Admission::Refuse(TOO_WIDE)),
+        ] {
+            assert_eq!(admit(packet), expected, "{}", String::from_utf8_lossy(packet));
+        }
+    }
+
+    #[test]
+    fn conditions_come_one_after_the_other() {
+        let breakpoint = |kind, bytecodes: &[&[u8]]| {
+            let decode = |bytecode: &&[u8]| Expression::decode(bytecode).expect("well-formed");
+            let condition = Condition::any_of(bytecodes.iter().map(decode).collect());
+            Admission::ConditionalBreakpoint { kind, address: 0x8008, condition }
+        };
+        let (zero, one): (&[u8], &[u8]) = (&[0x22, 0, 0x27], &[0x22, 1, 0x27]);
+        for (packet, expected) in [
+            ("Z0,8008,4;X3,220027", breakpoint(BreakpointKind::Software, &[zero])),
+            ("Z1,8008,4;X3,220127X3,220027", breakpoint(BreakpointKind::Hardware, &[one, zero])),
+            ("Z1,8008,4;X3,220127;X3,220027", breakpoint(BreakpointKind::Hardware, &[one, zero])),
+            ("Z0,8008,4;", forwarded("Z0,8008,4")),
+            ("Z0,8008,4;X4,220027", Admission::Refuse(MALFORMED)),
+            ("Z0,8008,4;X3,22002g", Admission::Refuse(MALFORMED)),
+            ("Z0,8008,4;Xffffffffffffffff,220027", Admission::Refuse(MALFORMED)),
+            ("Z0,8008,4;X8000000000000000,", Admission::Refuse(MALFORMED)),
+            ("Z0,8008,4;X2,2200", Admission::Refuse(BAD_CONDITION)),
+            ("Z0,8008,4;cmds:0,X3,220027", Admission::Refuse(NO_COMMANDS)),
+            ("Z0,8008,4;X3,220027;cmds:0,X3,220027", Admission::Refuse(NO_COMMANDS)),
+            ("z0,8008,4;X3,220027", Admission::Refuse(MALFORMED)),
+            ("Z2,8008,4;X3,220027", Admission::Refuse(MALFORMED)),
+        ] {
+            assert_eq!(admit(packet.as_bytes()), expected, "{packet}");
+        }
+    }
+
+    #[test]
+    fn memory_is_read_in_binary_and_commands_arrive_decoded() {
+        let read = |address, length| Admission::ReadMemory { address, length };
+        assert_eq!(admit(b"x8000,20"), read(0x8000, 0x20));
+        assert_eq!(admit(b"xffffffff80000000,fffffffff"), read(0x8000_0000, 0x10000));
+        assert_eq!(admit(b"x8000"), Admission::Refuse(MALFORMED));
+        assert_eq!(admit(b"qRcmd,7768656e"), Admission::Monitor(b"when".to_vec()));
     }
 
     #[test]
@@ -326,7 +455,7 @@ mod tests {
         for (packet, expected) in [
             ("m8000,4", "m8000,4"),
             ("mffffffff80001000,4", "m80001000,4"),
-            ("m0,ffffffffffffffff", "m0,4000"),
+            ("m0,ffffffffffffffff", "m0,10000"),
             ("m8000,4;thread:1;", "m8000,4"),
             ("g;thread:0001;", "g"),
             ("Hg-1", "Hg1"),
@@ -344,11 +473,12 @@ mod tests {
             ("vCont;rffffffff80001118,ffffffff80001128:1", "vCont;r80001118,80001128"),
             ("Z0,8008,4", "Z0,8008,4"),
             ("Z0,8008,1", "Z0,8008,1"),
+            ("Z2,8008,1000", "Z2,8008,1000"),
+            ("z4,ffffffff80000000,8", "z4,80000000,8"),
             ("z1,ffffffff80000000,4", "z1,80000000,4"),
             ("qAttached:1", "qAttached"),
             ("qXfer:features:read:target.xml:0,ffb", "qXfer:features:read:target.xml:0,ffb"),
             ("qRcmd,77686", "refused"),
-            ("qRcmd,7768656e", "qRcmd,7768656e"),
         ] {
             let expected = match expected {
                 "refused" => Admission::Refuse(MALFORMED),
@@ -367,7 +497,7 @@ mod tests {
             ("m11112222333344445,4", MALFORMED),
             ("Z0,8008", MALFORMED),
             ("Zfoo", MALFORMED),
-            ("Z0,8008,4;X1,22", NO_CONDITIONS),
+            ("Z0,8008,4;X1,22", BAD_CONDITION),
             ("bcx", MALFORMED),
             ("b", MALFORMED),
             ("vCont;t", NO_STOP_ACTION),
@@ -391,9 +521,7 @@ mod tests {
 
     #[test]
     fn what_nobody_implements_gets_the_empty_answer() {
-        for packet in
-            ["", "!", "vMustReplyEmpty", "qTStatus", "QTFrame:-1", "Z2,8000,4", "qSymbol::", "vFile:open"]
-        {
+        for packet in ["", "!", "vMustReplyEmpty", "qTStatus", "QTFrame:-1", "qSymbol::", "vFile:open"] {
             assert_eq!(admit(packet.as_bytes()), UNSUPPORTED, "{packet}");
         }
     }

@@ -1,17 +1,20 @@
 //! Software and hardware breakpoints. In a recording both are the same thing, an address to stop at; they are kept
 //! apart because a client expects to hear which kind it hit.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use gdbstub::target::ext::breakpoints::{
-    Breakpoints, HwBreakpoint, HwBreakpointOps, SwBreakpoint, SwBreakpointOps,
+    Breakpoints, HwBreakpoint, HwBreakpointOps, HwWatchpointOps, SwBreakpoint, SwBreakpointOps,
 };
 use gdbstub::target::{TargetError, TargetResult};
 
+use crate::expression::Condition;
 use crate::target::Guest;
 
 /// More breakpoints than any client uses; a bound, since they come from outside.
 const MOST_BREAKPOINTS: usize = 0x10000;
+/// More than all conditions of any client take, in instructions; a bound likewise.
+const LARGEST_CONDITIONS: usize = 0x10_0000;
 
 /// The kinds of breakpoints that a client can set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,43 +28,57 @@ pub enum BreakpointKind {
 /// The breakpoints that the present client has set.
 #[derive(Clone, Debug, Default)]
 pub struct BreakpointTable {
-    software: BTreeSet<u32>,
-    hardware: BTreeSet<u32>,
+    software: BTreeMap<u32, Condition>,
+    hardware: BTreeMap<u32, Condition>,
+    /// What all conditions take.
+    size: usize,
 }
 
 impl BreakpointTable {
-    /// Sets a breakpoint; setting it twice is setting it once. Returns false if there are too many.
-    pub fn insert(&mut self, kind: BreakpointKind, address: u32) -> bool {
-        let addresses = self.addresses_of(kind);
-        if addresses.len() >= MOST_BREAKPOINTS && !addresses.contains(&address) {
+    /// Sets a breakpoint; set twice it is there once, with the later condition. Returns false if that is too much to keep.
+    pub fn insert(&mut self, kind: BreakpointKind, address: u32, condition: Condition) -> bool {
+        let breakpoints = self.of_kind(kind);
+        let before = breakpoints.get(&address).map(Condition::size);
+        if breakpoints.len() >= MOST_BREAKPOINTS && before.is_none() {
             return false;
         }
-        addresses.insert(address);
+        let size = self.size - before.unwrap_or(0) + condition.size();
+        if size > LARGEST_CONDITIONS {
+            return false;
+        }
+        self.size = size;
+        self.of_kind(kind).insert(address, condition);
         true
     }
 
     /// Removes a breakpoint if it is there.
     pub fn remove(&mut self, kind: BreakpointKind, address: u32) {
-        self.addresses_of(kind).remove(&address);
+        if let Some(condition) = self.of_kind(kind).remove(&address) {
+            self.size -= condition.size();
+        }
     }
 
-    /// The kind of breakpoint at an address.
-    pub fn at(&self, address: u32) -> Option<BreakpointKind> {
-        if self.software.contains(&address) {
-            Some(BreakpointKind::Software)
-        } else if self.hardware.contains(&address) {
-            Some(BreakpointKind::Hardware)
-        } else {
-            None
-        }
+    /// The breakpoints at an address, and when each counts.
+    pub fn at(&self, address: u32) -> impl Iterator<Item = (BreakpointKind, &Condition)> {
+        let software = self.software.get(&address).map(|condition| (BreakpointKind::Software, condition));
+        let hardware = self.hardware.get(&address).map(|condition| (BreakpointKind::Hardware, condition));
+        software.into_iter().chain(hardware)
+    }
+
+    /// Some of them count only under a condition.
+    pub fn has_conditions(&self) -> bool {
+        self.size > 0
     }
 
     /// All addresses, sorted, no duplicates.
     pub fn addresses(&self) -> Vec<u32> {
-        self.software.union(&self.hardware).copied().collect()
+        let mut addresses: Vec<u32> = self.software.keys().chain(self.hardware.keys()).copied().collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        addresses
     }
 
-    fn addresses_of(&mut self, kind: BreakpointKind) -> &mut BTreeSet<u32> {
+    fn of_kind(&mut self, kind: BreakpointKind) -> &mut BTreeMap<u32, Condition> {
         match kind {
             BreakpointKind::Software => &mut self.software,
             BreakpointKind::Hardware => &mut self.hardware,
@@ -72,7 +89,7 @@ impl BreakpointTable {
 impl Guest {
     fn insert_breakpoint(&mut self, kind: BreakpointKind, address: u64) -> TargetResult<bool, Self> {
         let address = u32::try_from(address).map_err(|_| TargetError::NonFatal)?;
-        Ok(self.breakpoints.insert(kind, address))
+        Ok(self.breakpoints.insert(kind, address, Condition::default()))
     }
 
     fn remove_breakpoint(&mut self, kind: BreakpointKind, address: u64) -> TargetResult<bool, Self> {
@@ -88,6 +105,10 @@ impl Breakpoints for Guest {
     }
 
     fn support_hw_breakpoint(&mut self) -> Option<HwBreakpointOps<'_, Self>> {
+        Some(self)
+    }
+
+    fn support_hw_watchpoint(&mut self) -> Option<HwWatchpointOps<'_, Self>> {
         Some(self)
     }
 }
@@ -115,6 +136,7 @@ impl HwBreakpoint for Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expression::Expression;
 
     #[test]
     fn kinds_are_separate_and_addresses_are_merged() {
@@ -125,23 +147,40 @@ mod tests {
             (BreakpointKind::Software, 4),
             (BreakpointKind::Software, 4),
         ] {
-            assert!(table.insert(kind, address));
+            assert!(table.insert(kind, address, Condition::default()));
         }
         assert_eq!(table.addresses(), [4, 8]);
         table.remove(BreakpointKind::Software, 8);
         table.remove(BreakpointKind::Software, 100);
-        assert_eq!(table.at(8), Some(BreakpointKind::Hardware));
-        assert_eq!(table.at(4), Some(BreakpointKind::Software));
-        assert_eq!(table.at(100), None);
+        let kinds = |address| table.at(address).map(|(kind, _)| kind).collect::<Vec<_>>();
+        assert_eq!(kinds(8), [BreakpointKind::Hardware]);
+        assert_eq!(kinds(4), [BreakpointKind::Software]);
+        assert_eq!(kinds(100), []);
     }
 
     #[test]
     fn their_number_is_bounded() {
         let mut table = BreakpointTable::default();
         for address in 0..MOST_BREAKPOINTS as u32 {
-            assert!(table.insert(BreakpointKind::Software, address));
+            assert!(table.insert(BreakpointKind::Software, address, Condition::default()));
         }
-        assert!(!table.insert(BreakpointKind::Software, u32::MAX));
-        assert!(table.insert(BreakpointKind::Software, 0), "already there");
+        assert!(!table.insert(BreakpointKind::Software, u32::MAX, Condition::default()));
+        assert!(table.insert(BreakpointKind::Software, 0, Condition::default()), "already there");
+    }
+
+    #[test]
+    fn what_conditions_take_is_bounded_and_given_back() {
+        let long = Expression::decode(&[&[0x22, 1][..], &[0x12; 0x3000], &[0x27]].concat());
+        let condition = Condition::any_of(vec![long.expect("well-formed")]);
+        let mut table = BreakpointTable::default();
+        let mut fill = |address| table.insert(BreakpointKind::Software, address, condition.clone());
+        let kept = (0..).take_while(|address| fill(*address)).count();
+        assert_eq!(kept, LARGEST_CONDITIONS / condition.size());
+        assert!(table.insert(BreakpointKind::Software, 0, condition.clone()), "it replaces an equal one");
+        assert!(!table.insert(BreakpointKind::Hardware, 0, condition.clone()));
+        table.remove(BreakpointKind::Software, 1);
+        assert!(table.insert(BreakpointKind::Hardware, 0, condition.clone()));
+        assert!(table.insert(BreakpointKind::Hardware, 0, Condition::default()));
+        assert!(table.insert(BreakpointKind::Hardware, 1, condition));
     }
 }

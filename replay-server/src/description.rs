@@ -65,6 +65,26 @@ impl RegisterLayout {
         Self { registers, big_endian: machine.big_endian }
     }
 
+    /// The value of the register with this number, zero-extended; `None` if it is not known or there is none.
+    /// `core` tells core registers in the order of the machine description.
+    pub fn value(
+        &self,
+        number: usize,
+        core: impl FnOnce(usize) -> Option<u32>,
+        position: Position,
+    ) -> Option<u64> {
+        let at = self.registers.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+        match self.registers.get(at)?.1 {
+            Source::Core(index) => core(index).map(u64::from),
+            Source::Position => Some(position.0),
+        }
+    }
+
+    /// Whether the guest's data are big-endian.
+    pub fn big_endian(&self) -> bool {
+        self.big_endian
+    }
+
     /// The values of all registers in the order of the `g` packet. `core` is in the order of the machine
     /// description; a register that it lacks is unknown.
     pub fn values(&self, core: &[Option<u32>], position: Position) -> Vec<RegisterValue> {
@@ -174,6 +194,15 @@ mod tests {
                 (38, "0000010203040506".to_owned()),
             ]
         );
+    }
+
+    #[test]
+    fn one_value_is_found_by_its_number() {
+        let layout = RegisterLayout::new(&big_endian_machine());
+        let core = [Some(1), Some(2), None, Some(0x8000_0004)];
+        let values = [0, 32, 33, 37, 38, 1, 39]
+            .map(|number| layout.value(number, |index| core.get(index).copied().flatten(), Position(7)));
+        assert_eq!(values, [Some(1), Some(0x8000_0004), Some(2), None, Some(7), None, None]);
     }
 
     #[test]

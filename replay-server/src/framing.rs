@@ -4,7 +4,8 @@
 //! client sends is an error of the stream.
 
 /// The longest packet that a client may send, and what it is told as `PacketSize`, in bytes with the frame.
-pub const PACKET_SIZE: usize = 0x10000;
+/// 64 KiB of memory fit, two characters for each byte.
+pub const PACKET_SIZE: usize = 0x40000;
 
 /// What a client sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +89,7 @@ impl Decoder {
     }
 }
 
-/// Appends a packet with this body, which must be free of `$`, `#` and `}`, to `into`.
+/// Appends a packet with this body, in which data that are not text must have been [`escape`]d, to `into`.
 pub fn encode(body: &[u8], into: &mut Vec<u8>) {
     into.reserve(body.len() + 4);
     into.push(b'$');
@@ -105,6 +106,38 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+/// The bytes that hexadecimal digits stand for, two for each.
+pub fn from_hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let digit = |digit: u8| char::from(digit).to_digit(16);
+    let (pairs, rest) = text.as_bytes().as_chunks();
+    let bytes = pairs.iter().map(|[high, low]| Some((digit(*high)? * 16 + digit(*low)?) as u8));
+    if rest.is_empty() { bytes.collect() } else { None }
+}
+
+/// What an escaped byte is changed by, behind a `}`.
+const ESCAPED: u8 = 0x20;
+
+/// Binary data as a packet carries them: the bytes that mean something in the protocol are escaped.
+pub fn escape(data: &[u8], into: &mut Vec<u8>) {
+    for &byte in data {
+        if matches!(byte, b'#' | b'$' | b'}' | b'*') {
+            into.extend_from_slice(&[b'}', byte ^ ESCAPED]);
+        } else {
+            into.push(byte);
+        }
+    }
+}
+
+/// The data that escaped ones stand for; `None`: they end within an escape.
+pub fn unescape(escaped: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = escaped.iter();
+    let mut data = Vec::with_capacity(escaped.len());
+    while let Some(&byte) = bytes.next() {
+        data.push(if byte == b'}' { bytes.next()? ^ ESCAPED } else { byte });
+    }
+    Some(data)
 }
 
 fn checksum(body: &[u8]) -> u8 {
@@ -177,6 +210,17 @@ mod tests {
             // Whatever came before may swallow the start of the first as its checksum.
             let events: Vec<_> = b"$g#67$g#67".iter().filter_map(|byte| decoder.push(*byte)).collect();
             prop_assert_eq!(events.last(), Some(&Event::Packet(b"g".to_vec())));
+        }
+
+        #[test]
+        fn escaped_data_travel_in_a_packet(data in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let (mut body, mut bytes) = (Vec::new(), Vec::new());
+            escape(&data, &mut body);
+            encode(&body, &mut bytes);
+            prop_assert_eq!(decode(&bytes), [Event::Packet(body.clone())]);
+            prop_assert!(!body.contains(&b'*'), "it would be taken for a run of bytes");
+            prop_assert_eq!(unescape(&body), Some(data.clone()));
+            prop_assert_eq!(from_hexadecimal(&hexadecimal(&data)), Some(data));
         }
 
         #[test]

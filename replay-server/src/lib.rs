@@ -20,13 +20,16 @@ pub mod breakpoints;
 pub mod connection;
 pub mod description;
 pub mod executable;
+pub mod expression;
 pub mod framing;
+pub mod memory;
 pub mod monitor;
 pub mod reply;
 pub mod resume;
 pub mod server;
 pub mod session;
 pub mod target;
+pub mod watchpoints;
 
 #[cfg(test)]
 #[path = "../tests/support/recording.rs"]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use ktrace_timeline::cache::Limits;
 use ktrace_timeline::destination::Destination;
 use ktrace_timeline::{Recording, Replay, sample};
 use replay_server::Server;
@@ -48,6 +49,9 @@ struct Arguments {
     /// Position to start at: N, N%, start or end
     #[arg(long, value_name = "T", default_value = "start")]
     at: String,
+    /// Memory for what is kept only to be faster; k, M and G stand for 1024, its square and cube
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    cache: Limits,
 }
 
 fn main() -> ExitCode {
@@ -86,7 +90,7 @@ fn open(arguments: &Arguments) -> Result<Box<dyn Replay>> {
             sample::directory().context("the sample trace is not here: scripts/make-sample.sh makes one")?
         }
     };
-    let recording = Recording::open(&directory)?;
+    let recording = Recording::open_within(&directory, arguments.cache)?;
     for fault in recording.program().trace().faults() {
         log::warn!("{}: {fault}", recording.program().trace().path().display());
     }

@@ -1,9 +1,6 @@
 //! gdb's `monitor` commands: where in time are we, go elsewhere, what is recorded.
 
-use std::convert::Infallible;
 use std::fmt::Write;
-
-use gdbstub::target::ext::monitor_cmd::{ConsoleOutput, MonitorCmd};
 
 use crate::target::Guest;
 use ktrace_timeline::destination::Destination;
@@ -23,7 +20,7 @@ monitor when        the position: instructions since the start of the recording
 monitor goto N      go to position N; also N% of the recording, +N or -N
                     instructions from here, start, end
 monitor info        what is recorded
-monitor events [irq|exception|dma|io] [N]
+monitor events [irq|exception|dma|io|gap] [N]
                     the next N (10) events of a kind, or of all, from here on:
                     interrupts, exceptions, writes of devices to memory,
                     accesses of the program to devices
@@ -35,23 +32,13 @@ monitor help        this text
 gdb does not notice a `monitor goto`: type `maintenance flush register-cache`
 afterwards, or `source gdb-scripts/ktreplay.py` once and use `kt goto`, which
 shows the new place at once. The position is also the register $ktpos.
-For watchpoints type `set can-use-hw-watchpoints 0` first; gdb then watches one
-instruction at a time, forward or backward.
+gdb's watch, rwatch and awatch work forward and backward: `watch` something and
+`reverse-continue` to find who wrote it.
 ";
 
-impl MonitorCmd for Guest {
-    fn handle_monitor_cmd(
-        &mut self,
-        command: &[u8],
-        mut output: ConsoleOutput<'_>,
-    ) -> Result<(), Infallible> {
-        output.write_raw(execute(self, &String::from_utf8_lossy(command)).as_bytes());
-        Ok(())
-    }
-}
-
-/// Carries out a command and returns what to print: lines that end in a newline.
-fn execute(guest: &mut Guest, command: &str) -> String {
+/// Carries out a command and returns what to print: lines that end in a newline. A long one ends early, and says so, when
+/// `cancelled` returns true.
+pub fn execute(guest: &mut Guest, command: &str, cancelled: &mut dyn FnMut() -> bool) -> String {
     let mut words = command.split_whitespace();
     match (words.next(), words.next(), words.next()) {
         (Some("when"), None, _) => when(guest),
@@ -60,7 +47,7 @@ fn execute(guest: &mut Guest, command: &str) -> String {
             "monitor goto needs a position, for example `monitor goto 50%`\n".to_owned()
         }
         (Some("info"), None, _) => format!("{}\nposition {}", guest.replay.summary().trim_end(), when(guest)),
-        (Some("events"), one, other) if words.next().is_none() => events(guest, one, other),
+        (Some("events"), one, other) if words.next().is_none() => events(guest, one, other, cancelled),
         (Some("provenance"), Some(address), length) if words.next().is_none() => {
             provenance(guest, address, length)
         }
@@ -85,13 +72,21 @@ fn goto(guest: &mut Guest, destination: &str) -> String {
 }
 
 /// The next events. The arguments, a kind and a number, may both be missing.
-fn events(guest: &mut Guest, one: Option<&str>, other: Option<&str>) -> String {
+fn events(
+    guest: &mut Guest,
+    one: Option<&str>,
+    other: Option<&str>,
+    cancelled: &mut dyn FnMut() -> bool,
+) -> String {
     let (kind, count) = match (one, one.and_then(Kind::with_name)) {
         (Some(_), Some(kind)) => (Some(kind), other),
         // The number alone; with a second argument the first must be a kind.
         (one, _) if other.is_none() => (None, one),
         _ => {
-            return format!("`{}` is no kind of event: irq, exception, dma or io\n", one.unwrap_or_default());
+            return format!(
+                "`{}` is no kind of event: irq, exception, dma, io or gap\n",
+                one.unwrap_or_default()
+            );
         }
     };
     let count = match count.map(str::parse) {
@@ -99,18 +94,25 @@ fn events(guest: &mut Guest, one: Option<&str>, other: Option<&str>) -> String {
         Some(Ok(count)) if (1..=LINES_SHOWN).contains(&count) => count,
         Some(_) => {
             return format!(
-                "`{}` is no kind of event (irq, exception, dma, io) and no number of events (1 to {LINES_SHOWN})\n",
+                "`{}` is no kind of event (irq, exception, dma, io, gap) and no number of events (1 to {LINES_SHOWN})\n",
                 count.unwrap_or_default()
             );
         }
     };
     let kinds = kind.map_or(Kinds::ALL, |kind| Kinds::from_iter([kind]));
     let mut text = String::new();
-    for event in guest.replay.events(kinds).take(count) {
+    let mut interrupted = false;
+    let mut cancelled = || {
+        interrupted |= cancelled();
+        interrupted
+    };
+    for event in guest.replay.events(kinds, &mut cancelled).take(count) {
         let kind = event.kind().map_or("unknown", Kind::name);
         text += &format!("{:>14}  {kind:<9}  {event}\n", event.position());
     }
-    if text.is_empty() {
+    if interrupted {
+        text += "interrupted: there may be more\n";
+    } else if text.is_empty() {
         text = "none from here to the end of the recording\n".to_owned();
     }
     text
@@ -168,6 +170,22 @@ fn when(guest: &mut Guest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn execute(guest: &mut Guest, command: &str) -> String {
+        super::execute(guest, command, &mut || false)
+    }
+
+    #[test]
+    fn a_search_for_events_can_be_interrupted() {
+        let mut guest = Guest::new(Box::new(SyntheticRecording::endless()));
+        let mut questions = 0;
+        let text = super::execute(&mut guest, "events io", &mut || {
+            questions += 1;
+            questions == 1000
+        });
+        assert_eq!((text.as_str(), questions), ("interrupted: there may be more\n", 1000));
+    }
+
     use crate::recording::SyntheticRecording;
     use ktrace_format::Position;
 
@@ -198,7 +216,7 @@ mod tests {
             ("goto -1", "out of the recording"),
             ("goto somewhere", "is no position"),
             ("goto 1 2", "unknown command"),
-            ("events never", "`never` is no kind of event (irq, exception, dma, io) and no number"),
+            ("events never", "`never` is no kind of event (irq, exception, dma, io, gap) and no number"),
             ("events never 3", "`never` is no kind of event: irq"),
             ("events irq 0", "no number of events (1 to 1000)"),
             ("events irq 1001", "no number of events (1 to 1000)"),

@@ -19,7 +19,7 @@ use ktrace_format::Position;
 use ktrace_timeline::{ReplayError, Stop, StopAt};
 
 use crate::breakpoints::BreakpointKind;
-use crate::target::Guest;
+use crate::target::{BreakpointHere, Guest};
 
 /// The one thread's id.
 pub const THREAD: Tid = Tid::MIN;
@@ -71,6 +71,11 @@ impl Outcome {
         Self { reason, message: None }
     }
 
+    fn access(guest: &Guest, watchpoint: usize, address: u64) -> Self {
+        let kind = guest.watchpoints.kind(watchpoint);
+        Self { reason: MultiThreadStopReason::Watch { tid: THREAD, kind, addr: address }, message: None }
+    }
+
     fn end_of_history(pos: ReplayLogPosition) -> Self {
         Self { reason: MultiThreadStopReason::ReplayLog { tid: Some(THREAD), pos }, message: None }
     }
@@ -101,34 +106,67 @@ impl Outcome {
 /// Runs until the request is met or `cancelled` says that the client wants a stop.
 pub fn run(guest: &mut Guest, request: ResumeRequest, cancelled: &mut dyn FnMut() -> bool) -> Outcome {
     let outcome = match request {
-        ResumeRequest::Continue => {
-            let stop = StopAt { addresses: guest.breakpoints.addresses(), position: None };
-            guest.replay.run_forward(&stop, cancelled).map(|stop| outcome_of_run(guest, stop))
-        }
-        ResumeRequest::ReverseContinue => {
-            let stop = StopAt { addresses: guest.breakpoints.addresses(), position: None };
-            guest.replay.run_backward(&stop, cancelled).map(|stop| outcome_of_run(guest, stop))
-        }
-        ResumeRequest::Step => step_forward(guest).map(|moved| {
-            if moved { Outcome::stepped() } else { Outcome::step_at_end(guest.replay.position()) }
-        }),
-        ResumeRequest::ReverseStep => step_backward(guest).map(|moved| {
-            if moved { Outcome::stepped() } else { Outcome::end_of_history(ReplayLogPosition::Begin) }
-        }),
+        ResumeRequest::Continue => run_to_breakpoint(guest, Direction::Forward, cancelled),
+        ResumeRequest::ReverseContinue => run_to_breakpoint(guest, Direction::Backward, cancelled),
+        ResumeRequest::Step => step(guest, Direction::Forward, cancelled),
+        ResumeRequest::ReverseStep => step(guest, Direction::Backward, cancelled),
         ResumeRequest::RangeStep { start, end } => step_range(guest, start, end, cancelled),
     };
     outcome.unwrap_or_else(|error| Outcome::failed(&error, guest.replay.position()))
 }
 
-fn outcome_of_run(guest: &mut Guest, stop: Stop) -> Outcome {
-    match stop {
+/// The two ways through time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// To later positions.
+    Forward,
+    /// To earlier ones.
+    Backward,
+}
+
+/// Runs to a breakpoint that counts, or to watched memory.
+fn run_to_breakpoint(
+    guest: &mut Guest,
+    direction: Direction,
+    cancelled: &mut dyn FnMut() -> bool,
+) -> Result<Outcome, ReplayError> {
+    let stop = StopAt {
+        addresses: guest.breakpoints.addresses(),
+        condition: guest.condition(),
+        watchpoints: guest.watchpoints.watchpoints().to_vec(),
+        position: None,
+    };
+    let stopped = match direction {
+        Direction::Forward => guest.replay.run_forward(&stop, cancelled)?,
+        Direction::Backward => guest.replay.run_backward(&stop, cancelled)?,
+    };
+    Ok(match stopped {
         Stop::Start => Outcome::end_of_history(ReplayLogPosition::Begin),
         Stop::End => Outcome::end_of_history(ReplayLogPosition::End),
         Stop::Cancelled => Outcome::interrupted(guest.replay.position()),
-        Stop::Address | Stop::Position => {
-            guest.breakpoint_here().map_or_else(Outcome::stepped, Outcome::breakpoint)
-        }
+        Stop::Watchpoint { number, address, .. } => Outcome::access(guest, number, address),
+        Stop::Address | Stop::Position => match guest.breakpoint_here() {
+            BreakpointHere::Hit(kind) => Outcome::breakpoint(kind),
+            BreakpointHere::None | BreakpointHere::ConditionFalse => Outcome::stepped(),
+        },
+    })
+}
+
+/// Makes one step, unless an access of watched memory comes first.
+fn step(
+    guest: &mut Guest,
+    direction: Direction,
+    cancelled: &mut dyn FnMut() -> bool,
+) -> Result<Outcome, ReplayError> {
+    if let Some(Stop::Watchpoint { number, address, .. }) = guest.access_here(direction, cancelled)? {
+        return Ok(Outcome::access(guest, number, address));
     }
+    Ok(match direction {
+        Direction::Forward if step_forward(guest)? => Outcome::stepped(),
+        Direction::Forward => Outcome::step_at_end(guest.replay.position()),
+        Direction::Backward if step_backward(guest)? => Outcome::stepped(),
+        Direction::Backward => Outcome::end_of_history(ReplayLogPosition::Begin),
+    })
 }
 
 /// Moves one instruction forward; false at the end of the recording.
@@ -148,7 +186,7 @@ fn step_backward(guest: &mut Guest) -> Result<bool, ReplayError> {
     }
 }
 
-/// Steps until the program counter leaves the range, is unknown, or is at a breakpoint.
+/// Steps until the program counter leaves the range, is unknown, or is at a breakpoint, or watched memory is accessed next.
 fn step_range(
     guest: &mut Guest,
     start: u32,
@@ -157,6 +195,11 @@ fn step_range(
 ) -> Result<Outcome, ReplayError> {
     let mut moved = false;
     loop {
+        if let Some(Stop::Watchpoint { number, address, .. }) =
+            guest.access_here(Direction::Forward, cancelled)?
+        {
+            return Ok(Outcome::access(guest, number, address));
+        }
         if !step_forward(guest)? {
             return Ok(if moved {
                 Outcome::stepped()
@@ -168,7 +211,7 @@ fn step_range(
         let Some(address) = guest.program_counter() else {
             return Ok(Outcome::stepped());
         };
-        if let Some(kind) = guest.breakpoints.at(address) {
+        if let BreakpointHere::Hit(kind) = guest.breakpoint_here() {
             return Ok(Outcome::breakpoint(kind));
         }
         if !(start..end).contains(&address) {
@@ -237,7 +280,14 @@ impl ReverseStep<()> for Guest {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::expression::{Condition, Expression};
     use crate::recording::{self, SyntheticRecording};
+
+    /// Bytecode of `$r0 == value`, as gdb 13.1 compiles it.
+    fn r0_equals(value: u8) -> Condition {
+        let bytecode = [0x26, 0, 0, 0x16, 32, 0x22, value, 0x13, 0x27];
+        Condition::any_of(vec![Expression::decode(&bytecode).expect("well-formed")])
+    }
 
     fn guest() -> Guest {
         Guest::new(Box::new(SyntheticRecording::short()))
@@ -250,7 +300,7 @@ mod tests {
     #[test]
     fn breakpoints_count_only_after_moving_in_both_directions() {
         let mut guest = guest();
-        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START);
+        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START, Condition::default());
         let mut positions = Vec::new();
         for _ in 0..3 {
             let outcome = run_freely(&mut guest, ResumeRequest::Continue);
@@ -268,9 +318,39 @@ mod tests {
     }
 
     #[test]
+    fn a_breakpoint_whose_condition_is_false_does_not_count() {
+        let mut guest = guest();
+        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START + 8, r0_equals(3));
+        assert_eq!(
+            run_freely(&mut guest, ResumeRequest::Continue),
+            Outcome::breakpoint(BreakpointKind::Software)
+        );
+        assert_eq!(guest.replay.position(), Position(12));
+        let end = Outcome::end_of_history(ReplayLogPosition::End);
+        assert_eq!(run_freely(&mut guest, ResumeRequest::Continue), end);
+        run_freely(&mut guest, ResumeRequest::ReverseContinue);
+        assert_eq!(guest.replay.position(), Position(12));
+        // Of two at one address, the one counts whose condition is true.
+        guest.breakpoints.insert(BreakpointKind::Hardware, recording::LOOP_START + 8, r0_equals(2));
+        let outcome = run_freely(&mut guest, ResumeRequest::ReverseContinue);
+        assert_eq!((outcome, guest.replay.position().0), (Outcome::breakpoint(BreakpointKind::Hardware), 8));
+        let range = ResumeRequest::RangeStep { start: recording::LOOP_START, end: recording::AFTER_LOOP };
+        assert_eq!(run_freely(&mut guest, range), Outcome::breakpoint(BreakpointKind::Software));
+        assert_eq!(guest.replay.position(), Position(12));
+    }
+
+    #[test]
+    fn a_condition_on_what_is_not_known_counts() {
+        let mut guest = Guest::new(Box::new(SyntheticRecording::short().without_register(0)));
+        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START, r0_equals(3));
+        run_freely(&mut guest, ResumeRequest::Continue);
+        assert_eq!(guest.replay.position(), Position(2));
+    }
+
+    #[test]
     fn a_hardware_breakpoint_is_told_as_one() {
         let mut guest = guest();
-        guest.breakpoints.insert(BreakpointKind::Hardware, recording::LOOP_START);
+        guest.breakpoints.insert(BreakpointKind::Hardware, recording::LOOP_START, Condition::default());
         let outcome = run_freely(&mut guest, ResumeRequest::Continue);
         assert_eq!(outcome.reason, MultiThreadStopReason::HwBreak(THREAD));
     }
@@ -310,7 +390,7 @@ mod tests {
         assert_eq!(guest.replay.position(), Position(22));
 
         guest.replay.seek(Position(2)).expect("in the recording");
-        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START + 8);
+        guest.breakpoints.insert(BreakpointKind::Software, recording::LOOP_START + 8, Condition::default());
         assert_eq!(run_freely(&mut guest, whole_loop), Outcome::breakpoint(BreakpointKind::Software));
         assert_eq!(guest.replay.position(), Position(4));
 

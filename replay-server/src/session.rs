@@ -6,6 +6,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use gdbstub::stub::state_machine::GdbStubStateMachine;
 use gdbstub::stub::{DisconnectReason, GdbStubBuilder, GdbStubBuilderError, GdbStubError};
@@ -16,12 +17,22 @@ use crate::breakpoints::BreakpointTable;
 use crate::connection::ClientConnection;
 use crate::executable;
 use crate::framing::{self, Decoder, Event, PACKET_SIZE};
+use crate::memory::{self, Found};
+use crate::monitor;
 use crate::reply::ReplyBuffer;
 use crate::resume;
 use crate::target::Guest;
+use crate::watchpoints::WatchpointTable;
 
 type Stub = GdbStubStateMachine<'static, Guest, ReplyBuffer>;
 type StubFailure = GdbStubError<Infallible, Infallible>;
+
+/// What this crate adds to gdbstub's list of features.
+const OUR_FEATURES: &[u8] = b";ConditionalBreakpoints+;binary-upload+";
+/// gdb waits six seconds for an answer, unless it is told otherwise, and takes a later one for that to another packet.
+const LONGEST_SEARCH: Duration = Duration::from_secs(4);
+/// The most bytes that one packet prints on a console: clients that don't heed the packet size have small buffers.
+const CONSOLE_BYTES: usize = 400;
 
 /// What ends a session other than the client's leaving.
 #[derive(Debug, thiserror::Error)]
@@ -47,6 +58,7 @@ enum Next {
 /// Serves a client until it leaves. Its breakpoints go with it, the position stays.
 pub fn serve(stream: TcpStream, guest: &mut Guest) -> Result<(), SessionError> {
     guest.breakpoints = BreakpointTable::default();
+    guest.watchpoints = WatchpointTable::default();
     guest.request = None;
     let client = ClientConnection::new(stream)?;
     let mut session = Session {
@@ -136,6 +148,39 @@ impl Session<'_> {
                     None => self.refuse(admission::NO_SUCH_REGISTER),
                 }
             }
+            Admission::ConditionalBreakpoint { kind, address, condition } => {
+                if self.guest.breakpoints.insert(kind, address, condition) {
+                    self.reply(b"OK");
+                } else {
+                    self.refuse(admission::TOO_MANY_BREAKPOINTS);
+                }
+            }
+            Admission::ReadMemory { address, length } => {
+                let reply = memory::read(self.guest, address, length);
+                self.reply(&reply);
+            }
+            Admission::SearchMemory { start, length, pattern } => {
+                // The client may wait for the acknowledgement before it thinks of sending Ctrl-C.
+                self.flush()?;
+                let (client, begun) = (&mut self.client, Instant::now());
+                let mut cancelled = || client.wants_stop() || begun.elapsed() > LONGEST_SEARCH;
+                match memory::search(self.guest, start, length, &pattern, &mut cancelled) {
+                    Found::At(address) => self.reply(format!("1,{address:x}").as_bytes()),
+                    Found::Nowhere => self.reply(b"0"),
+                    Found::Cancelled if begun.elapsed() > LONGEST_SEARCH => {
+                        self.refuse(admission::SEARCH_TOO_LONG);
+                    }
+                    Found::Cancelled => self.refuse(admission::INTERRUPTED),
+                }
+            }
+            Admission::Monitor(command) => {
+                self.flush()?;
+                let client = &mut self.client;
+                let command = String::from_utf8_lossy(&command);
+                let text = monitor::execute(self.guest, &command, &mut || client.wants_stop());
+                self.print(&text);
+                self.reply(b"OK");
+            }
             Admission::Kill { answered } => {
                 if answered {
                     self.reply(b"OK");
@@ -208,8 +253,11 @@ impl Session<'_> {
         let mut decoder = Decoder::default();
         for event in replies.iter().filter_map(|byte| decoder.push(*byte)) {
             if let Event::Packet(mut body) = event {
-                if packet.starts_with(b"qSupported") && self.guest.executable.is_some() {
-                    body.extend_from_slice(executable::FEATURE);
+                if packet.starts_with(b"qSupported") {
+                    body.extend_from_slice(OUR_FEATURES);
+                    if self.guest.executable.is_some() {
+                        body.extend_from_slice(executable::FEATURE);
+                    }
                 }
                 if packet == b"?" {
                     // As every other stop reply, it saves the client a `g`.
@@ -229,7 +277,14 @@ impl Session<'_> {
 
     /// Prints a line on the client's console. Clients expect this only while the guest runs.
     fn console(&mut self, line: &str) {
-        self.reply(format!("O{}0a", framing::hexadecimal(line.as_bytes())).as_bytes());
+        self.print(&format!("{line}\n"));
+    }
+
+    /// Prints text on the client's console, in packets of a modest size.
+    fn print(&mut self, text: &str) {
+        for part in text.as_bytes().chunks(CONSOLE_BYTES) {
+            self.reply(format!("O{}", framing::hexadecimal(part)).as_bytes());
+        }
     }
 
     fn refuse(&mut self, refusal: Refusal) {

@@ -5,18 +5,21 @@ use std::convert::Infallible;
 use gdbstub::target::ext::base::BaseOps;
 use gdbstub::target::ext::base::singlethread::{SingleThreadBase, SingleThreadResumeOps};
 use gdbstub::target::ext::breakpoints::BreakpointsOps;
-use gdbstub::target::ext::monitor_cmd::MonitorCmdOps;
 use gdbstub::target::ext::target_description_xml_override::{
     TargetDescriptionXmlOverride, TargetDescriptionXmlOverrideOps,
 };
 use gdbstub::target::{Target, TargetError, TargetResult};
+use ktrace_format::Position;
+use ktrace_timeline::search::{Condition, Moment};
 use ktrace_timeline::{Replay, ReplayError};
 
 use crate::architecture::{GuestArchitecture, RegisterBytes};
 use crate::breakpoints::{BreakpointKind, BreakpointTable};
 use crate::description::{self, RegisterLayout, RegisterValue};
 use crate::executable::Executable;
+use crate::expression::State;
 use crate::resume::ResumeRequest;
+use crate::watchpoints::WatchpointTable;
 
 /// "E14", nothing known there, and "E30", read-only, as QEMU's stub writes them; gdbstub prints the number in
 /// hexadecimal.
@@ -31,6 +34,8 @@ pub struct Guest {
     pub replay: Box<dyn Replay>,
     /// The present client's breakpoints.
     pub breakpoints: BreakpointTable,
+    /// The present client's watchpoints.
+    pub watchpoints: WatchpointTable,
     /// How the client wants it to run, until that is done.
     pub request: Option<ResumeRequest>,
     /// What gdb is given for an executable, if it needs one.
@@ -50,6 +55,7 @@ impl Guest {
         Self {
             replay,
             breakpoints: BreakpointTable::default(),
+            watchpoints: WatchpointTable::default(),
             request: None,
             executable,
             layout,
@@ -83,13 +89,22 @@ impl Guest {
         core.get(self.replay.description().program_counter).copied().flatten().map(|address| address & !1)
     }
 
-    /// The breakpoint at the program counter.
-    pub fn breakpoint_here(&mut self) -> Option<BreakpointKind> {
-        self.program_counter().and_then(|address| self.breakpoints.at(address))
+    /// Whether a breakpoint at the program counter counts here.
+    pub fn breakpoint_here(&mut self) -> BreakpointHere {
+        let Some(address) = self.program_counter() else { return BreakpointHere::None };
+        let mut here = Here { replay: self.replay.as_mut(), layout: &self.layout, core: None };
+        let mut found = BreakpointHere::None;
+        for (kind, condition) in self.breakpoints.at(address) {
+            if condition.holds(&mut here) {
+                return BreakpointHere::Hit(kind);
+            }
+            found = BreakpointHere::ConditionFalse;
+        }
+        found
     }
 
     /// Reads known memory from `address` on, up to the first unknown byte; returns how much there is.
-    fn read_known(&mut self, address: u32, into: &mut [u8]) -> Result<usize, ReplayError> {
+    pub fn read_known(&mut self, address: u32, into: &mut [u8]) -> Result<usize, ReplayError> {
         // The address space ends; a read does not go on at its start.
         let until_end = usize::try_from(u64::from(u32::MAX) - u64::from(address) + 1).unwrap_or(usize::MAX);
         self.memory.clear();
@@ -102,6 +117,95 @@ impl Guest {
             length += 1;
         }
         Ok(length)
+    }
+}
+
+impl Guest {
+    /// Which breakpoints count, for a run that comes to many that don't; `None`: all do.
+    pub fn condition(&self) -> Option<Condition> {
+        if !self.breakpoints.has_conditions() {
+            return None;
+        }
+        let (breakpoints, layout) = (self.breakpoints.clone(), self.layout.clone());
+        let program_counter = self.replay.description().program_counter;
+        Some(Condition::new(move |moment| {
+            let mut then = Then { moment, layout: &layout };
+            // Where the program counter is not known, nothing tells which breakpoint it is.
+            moment.register(program_counter).is_none_or(|address| {
+                let mut here = breakpoints.at(address & !1).peekable();
+                here.peek().is_none() || here.any(|(_, condition)| condition.holds(&mut then))
+            })
+        }))
+    }
+}
+
+/// A moment that a run comes to, as conditions see it.
+struct Then<'a> {
+    moment: &'a dyn Moment,
+    layout: &'a RegisterLayout,
+}
+
+impl State for Then<'_> {
+    fn register(&mut self, number: u16) -> Option<u64> {
+        let core = |index| self.moment.register(index);
+        self.layout.value(number.into(), core, Position(self.moment.position()))
+    }
+
+    fn memory(&mut self, address: u64, size: usize) -> Option<u64> {
+        number_at(address, size, self.layout, |address, into| {
+            self.moment.read_memory(address, into);
+            Some(())
+        })
+    }
+}
+
+/// A number of `size` bytes in memory, which `read` reads.
+fn number_at(
+    address: u64,
+    size: usize,
+    layout: &RegisterLayout,
+    read: impl FnOnce(u32, &mut [Option<u8>]) -> Option<()>,
+) -> Option<u64> {
+    // gdb extends some 32-bit addresses to 64 bits, and sums may exceed them.
+    let address = address as u32;
+    // The address space does not go on at its start.
+    address.checked_add(u32::try_from(size).ok()?.checked_sub(1)?)?;
+    let mut bytes = [None; 8];
+    let bytes = bytes.get_mut(..size)?;
+    read(address, bytes)?;
+    let join = |value: u64, byte: &Option<u8>| Some(value << 8 | u64::from((*byte)?));
+    if layout.big_endian() { bytes.iter().try_fold(0, join) } else { bytes.iter().rev().try_fold(0, join) }
+}
+
+/// What there is at the program counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BreakpointHere {
+    /// No breakpoint.
+    None,
+    /// Breakpoints, none of which counts.
+    ConditionFalse,
+    /// A breakpoint that counts.
+    Hit(BreakpointKind),
+}
+
+/// The present position, as conditions see it.
+struct Here<'a> {
+    replay: &'a mut dyn Replay,
+    layout: &'a RegisterLayout,
+    /// The core registers, once a condition has asked for one.
+    core: Option<Vec<Option<u32>>>,
+}
+
+impl State for Here<'_> {
+    fn register(&mut self, number: u16) -> Option<u64> {
+        let replay = &mut self.replay;
+        let core = self.core.get_or_insert_with(|| replay.registers().unwrap_or_default());
+        let core = |index: usize| core.get(index).copied().flatten();
+        self.layout.value(number.into(), core, replay.position())
+    }
+
+    fn memory(&mut self, address: u64, size: usize) -> Option<u64> {
+        number_at(address, size, self.layout, |address, into| self.replay.read_memory(address, into).ok())
     }
 }
 
@@ -135,10 +239,6 @@ impl Target for Guest {
     }
 
     fn support_breakpoints(&mut self) -> Option<BreakpointsOps<'_, Self>> {
-        Some(self)
-    }
-
-    fn support_monitor_cmd(&mut self) -> Option<MonitorCmdOps<'_, Self>> {
         Some(self)
     }
 

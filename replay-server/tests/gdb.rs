@@ -306,6 +306,83 @@ fn the_kt_commands_show_the_new_place_at_once() {
     assert!(!output.contains("Traceback"), "{output}");
 }
 
+/// gdb hands its conditions over: it never hears of a hit whose condition is false.
+#[test]
+fn conditions_are_evaluated_by_the_server() {
+    let server = start_server(SyntheticRecording::short());
+    for (condition, places_expected) in [
+        ("$r0 == 3", ["at 12 pc 0x8010 r0 3", "at 26 pc 0x801c r0 5", "at 12 pc 0x8010 r0 3"]),
+        // The word that was stored just before.
+        (
+            "*(int *) 0x9000 > 1 && *(int *) $r1 < 3",
+            ["at 8 pc 0x8010 r0 2", "at 26 pc 0x801c r0 5", "at 8 pc 0x8010 r0 2"],
+        ),
+        (
+            "$ktpos > 17 && ($r0 & 1) == 1",
+            ["at 20 pc 0x8010 r0 5", "at 26 pc 0x801c r0 5", "at 20 pc 0x8010 r0 5"],
+        ),
+    ] {
+        let output = gdb(
+            server,
+            &[
+                "target remote",
+                "monitor goto start",
+                "maintenance flush register-cache",
+                "set debug remote 1",
+                &format!("break *0x8010 if {condition}"),
+                "continue",
+                WHERE,
+                "continue",
+                WHERE,
+                "reverse-continue",
+                WHERE,
+                "delete",
+                "break *0x8014",
+                "reverse-continue",
+                "set debug remote 0",
+            ],
+        );
+        assert_eq!(places(&output), places_expected, "{output}");
+        assert_contains(&output, "Sending packet: $Z0,8010,4;X");
+        // One for each true condition, one at the end, one at a breakpoint without condition, and a step off the first.
+        let stops = output.matches("Packet received: T05").count();
+        assert_eq!(stops, 5, "{output}");
+    }
+}
+
+#[test]
+fn a_condition_that_only_gdb_can_evaluate_stops_at_each_hit() {
+    let server = start_server(SyntheticRecording::short());
+    let output = gdb(
+        server,
+        &["target remote", "break *0x8010 if $_streq(\"a\", \"a\") && $r0 == 4", "continue", WHERE],
+    );
+    assert_eq!(places(&output), ["at 16 pc 0x8010 r0 4"], "{output}");
+    let server = start_server(SyntheticRecording::short().without_register(12));
+    let output = gdb(server, &["target remote", "break *0x8010 if $r12 == 4", "continue", WHERE]);
+    assert_contains(&output, "value is not available");
+    assert_eq!(places(&output), ["at 4 pc 0x8010 r0 1"], "{output}");
+}
+
+#[test]
+fn gdb_finds_patterns_and_dumps_memory_in_large_packets() {
+    let server = start_server(SyntheticRecording::short());
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            "set debug remote 1",
+            "find /w 0x8000, +0x20, 0xe3500005",
+            "find /b 0xfffe8001, 0xfffffffe, 0x78, 0x56",
+            "find /w 0x8000, +0x20, 0x12345678",
+        ],
+    );
+    assert_contains(&output, "Sending packet: $qSearch:memory:8000;20;");
+    for found in ["\n0x8010\n", "\n0xfffffffc\n", "Pattern not found."] {
+        assert_contains(&output, found);
+    }
+}
+
 #[test]
 fn time_works_in_conditions_and_software_watchpoints_work_both_ways() {
     let server = start_server(SyntheticRecording::short());
@@ -426,4 +503,107 @@ fn other_ways_to_connect_work_too() {
         );
         assert_eq!(places(&output), ["at 2 pc 0x8008 r0 0", "at 0 pc 0x8000 r0 0"], "{setting}: {output}");
     }
+}
+
+/// The loop stores to the counter at positions 3, 7, 11, 15 and 19. gdb shows each behind the store going forward, and before it
+/// going backward.
+#[test]
+fn watchpoints_stop_at_each_store_in_both_directions() {
+    let server = start_server(SyntheticRecording::short());
+    for watch in ["watch *(int *) 0x9000", "awatch *(int *) 0x9000", "watch *(char *) 0x9000"] {
+        let output = gdb(
+            server,
+            &[
+                "target remote",
+                "monitor goto 4",
+                "maintenance flush register-cache",
+                watch,
+                "continue",
+                WHERE,
+                "continue 2",
+                WHERE,
+                "reverse-continue",
+                WHERE,
+                "reverse-continue",
+                WHERE,
+                "stepi 3",
+                WHERE,
+                "stepi",
+                WHERE,
+                "delete",
+                "detach",
+            ],
+        );
+        assert_eq!(
+            places(&output),
+            [
+                "at 8 pc 0x8010 r0 2",
+                "at 16 pc 0x8010 r0 4",
+                "at 15 pc 0x800c r0 4",
+                "at 11 pc 0x800c r0 3",
+                "at 12 pc 0x8010 r0 3",
+                "at 13 pc 0x8014 r0 3",
+            ],
+            "{watch}: {output}"
+        );
+        if watch.contains("int") {
+            assert_contains(&output, "Old value = 1\nNew value = 2");
+            // Backward it is the other way round.
+            assert_contains(&output, "Old value = 4\nNew value = 3");
+        }
+    }
+}
+
+#[test]
+fn watchpoints_and_breakpoints_stop_in_the_order_of_time() {
+    let server = start_server(SyntheticRecording::short());
+    let output = gdb(
+        server,
+        &[
+            "target remote",
+            "monitor goto 4",
+            "maintenance flush register-cache",
+            "watch *(int *) 0x9000",
+            "break *0x800c",
+            "break *0x8014 if $r0 == 3",
+            "continue",
+            WHERE,
+            "continue",
+            WHERE,
+            "continue",
+            WHERE,
+            "continue",
+            WHERE,
+            "continue",
+            WHERE,
+            "reverse-continue",
+            WHERE,
+            "reverse-continue",
+            WHERE,
+            "delete",
+            "detach",
+        ],
+    );
+    assert_eq!(
+        places(&output),
+        [
+            "at 7 pc 0x800c r0 2",
+            "at 8 pc 0x8010 r0 2",
+            "at 11 pc 0x800c r0 3",
+            "at 12 pc 0x8010 r0 3",
+            "at 13 pc 0x8014 r0 3",
+            // Back over the stores, each shown before it.
+            "at 11 pc 0x800c r0 3",
+            "at 7 pc 0x800c r0 2",
+        ],
+        "{output}"
+    );
+}
+
+#[test]
+fn a_range_that_is_only_written_has_no_reads() {
+    let server = start_server(SyntheticRecording::short());
+    let output =
+        gdb(server, &["target remote", "rwatch *(int *) 0x9000", "continue", WHERE, "delete", "detach"]);
+    assert_eq!(places(&output), ["at 26 pc 0x801c r0 5"], "{output}");
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use replay_server::framing::{Event, PACKET_SIZE};
+use replay_server::framing::{self, Event, PACKET_SIZE};
 use support::recording::SyntheticRecording;
 use support::{RawClient, start_server};
 
@@ -47,6 +47,15 @@ fn packets_that_would_end_a_session_of_gdbstub_do_not() {
         "Z",
         "Z9,8000,4",
         "Z0,8000,4;X1,27",
+        "Z0,8000,4;X3,2200",
+        "Z0,8000,4;X3,220027;cmds:0,X3,220027",
+        "z0,8000,4;X3,220027",
+        "x8000",
+        "x0,4",
+        "x123456789,4",
+        "qSearch:memory:0",
+        "qSearch:memory:0;100;",
+        "qSearch:memory:123456789;100;a",
         "Z0,1123456789abcdef0,4",
         "bcx",
         "bsx",
@@ -92,20 +101,33 @@ fn packets_that_would_end_a_session_of_gdbstub_do_not() {
         assert_is_error(&client.ask(packet));
         assert_eq!(client.ask("g"), registers_at_start(), "after {packet}");
     }
-    for packet in ["", "QTFrame:-1", "QTFrame:ffffffff", "Z2,9000,4", "!", "vMustReplyEmpty", "R00", "x0,0"] {
+    for packet in ["", "QTFrame:-1", "QTFrame:ffffffff", "!", "vMustReplyEmpty", "R00"] {
         assert_eq!(client.ask(packet), "", "{packet}");
         assert_eq!(client.ask("g"), registers_at_start(), "after {packet}");
     }
-    for packet in
-        ["Hc-1", "Hg-1", "Hgp1.-1", "Hcp1.0", "T1", "Z0,9000,1", "z0,9000,1", "z0,9000,1", "Z1,9000,9"]
-    {
+    for packet in [
+        "Hc-1",
+        "Hg-1",
+        "Hgp1.-1",
+        "Hcp1.0",
+        "T1",
+        "Z0,9000,1",
+        "z0,9000,1",
+        "z0,9000,1",
+        "Z1,9000,9",
+        "Z2,9000,4",
+        "z2,9000,4",
+        "z4,9000,4",
+    ] {
         assert_eq!(client.ask(packet), "OK", "{packet}");
         assert_eq!(client.ask("g"), registers_at_start(), "after {packet}");
     }
     assert_eq!(client.ask("g;thread:1;"), registers_at_start());
     let supported = client.ask("qSupported");
-    assert!(supported.starts_with("PacketSize=010000;"), "{supported}");
-    assert!(client.ask("qSupported:").contains(";ReverseContinue+;ReverseStep+;swbreak+;hwbreak+;"));
+    assert!(supported.starts_with("PacketSize=040000;"), "{supported}");
+    let supported = client.ask("qSupported:");
+    assert!(supported.contains(";ReverseContinue+;ReverseStep+;swbreak+;hwbreak+;"), "{supported}");
+    assert!(supported.ends_with(";ConditionalBreakpoints+;binary-upload+"), "{supported}");
     assert_eq!(client.ask("QStartNoAckMode"), "OK");
 }
 
@@ -177,7 +199,65 @@ fn long_packets_and_reads_are_bounded() {
     // 32 bytes of program are known; no client gets more than there is.
     assert_eq!(client.ask("m8000,ffffffffffffffff").len(), 64);
     assert_eq!(client.ask("mfffffffe,10"), "3412");
+    assert_eq!(client.ask("xfffffffe,10"), "b4\u{12}");
     assert_eq!(client.ask("qC"), "QC1");
+}
+
+#[test]
+fn memory_arrives_in_binary() {
+    let server = start_server(SyntheticRecording::short());
+    let mut client = RawClient::connect_quietly(server);
+    // What lldb asks to find out whether this is the old `x` without the `b`, which it would be if the answer were OK.
+    assert_eq!(client.ask("x0,0"), "b");
+    client.send_packet(b"x8018,ffffffff");
+    let expected = [b'b', 0x00, 0x20, 0xa0, 0xe1, 0xfe, 0xff, 0xff, 0xea];
+    assert_eq!(client.receive(), Some(Event::Packet(expected.to_vec())));
+}
+
+#[test]
+fn memory_is_searched_and_the_search_can_be_interrupted() {
+    let server = start_server(SyntheticRecording::short());
+    let mut client = RawClient::connect_quietly(server);
+    client.send_packet(b"qSearch:memory:0;ffffffff;\x00\xa0\xe3");
+    assert_eq!(client.receive_packet().as_deref(), Some("1,8001"));
+    assert_eq!(client.ask("qSearch:memory:8000;20;nowhere"), "0");
+    for interrupt in [&b"\x03"[..], b"\x03\x03"] {
+        client.send_packet(b"qSearch:memory:0;ffffffff;nowhere");
+        client.send(interrupt);
+        assert_eq!(client.receive_packet().as_deref(), Some("E04"));
+    }
+    assert_eq!(client.ask("qC"), "QC1");
+}
+
+#[test]
+fn a_monitor_command_can_be_interrupted() {
+    let server = start_server(SyntheticRecording::endless());
+    let mut client = RawClient::connect_quietly(server);
+    // `events io`, of which there are none in 2^40 positions.
+    client.send_packet(b"qRcmd,6576656e747320696f");
+    client.send(b"\x03");
+    let text = client.receive_packet().expect("the session lives");
+    assert_eq!(text, format!("O{}", framing::hexadecimal(b"interrupted: there may be more\n")));
+    assert_eq!(client.receive_packet().as_deref(), Some("OK"));
+}
+
+#[test]
+fn conditions_are_kept_until_the_breakpoint_is_set_anew() {
+    let server = start_server(SyntheticRecording::short());
+    let mut client = RawClient::connect_quietly(server);
+    let mut stop = |set: &str, resume: &str| {
+        assert_eq!(client.ask(set), "OK", "{set}");
+        let stop = client.ask(resume);
+        let (_, position) = stop.split_once("1a:").expect("the position");
+        u64::from_str_radix(&position[..16], 16).expect("a number").swap_bytes()
+    };
+    // r0 == 3, or r0 == 4; then another one, none, and one that can't be decided since there is no register 99.
+    assert_eq!(stop("Z0,8010,4;X7,26000022031327", "c"), 12);
+    assert_eq!(stop("Z0,8010,4;X7,26000022021327X7,26000022041327", "c"), 16);
+    assert_eq!(stop("Z0,8010,4;X7,26000022021327X7,26000022041327", "bc"), 8);
+    assert_eq!(stop("Z0,8010,4", "c"), 12);
+    assert_eq!(stop("Z0,8010,4;X4,26006327", "c"), 16);
+    assert_eq!(stop("z0,8010,4", "c"), 26);
 }
 
 #[test]
@@ -318,6 +398,10 @@ const HONEST_PACKETS: &[&str] = &[
     "Z0,8008,4",
     "z0,8008,4",
     "Z1,8014,4",
+    "Z0,8008,4;X7,26000022031327",
+    "x8000,40",
+    "qSearch:memory:8000;20;abc",
+    "qRcmd,6576656e7473",
     "z1,8014,4",
     "Z2,9000,4",
     "vCont?",

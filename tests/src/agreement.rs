@@ -104,7 +104,8 @@ pub fn find(
 ) -> Result<u64> {
     let anchor = &states[..states.len().min(ANCHOR)];
     let (rarest, address) = rarest(anchor).context("the log is empty")?;
-    let mut stop = StopAt { addresses: vec![address], position: Some(Position(to + rarest + 1)) };
+    let mut stop =
+        StopAt { addresses: vec![address], position: Some(Position(to + rarest + 1)), ..StopAt::default() };
     let mut found: Option<u64> = None;
     let mut furthest = 0;
     let mut here = from + rarest;

@@ -74,8 +74,8 @@ fn cause_of(line: &str) -> Result<(u8, bool)> {
 /// The interrupts, exceptions and resets of a recording at positions `from..=to`.
 pub fn recorded(recording: &mut Recording, from: u64, to: u64) -> Result<Vec<Discontinuity>> {
     recording.seek(Position(from))?;
-    let events = recording.events([Kind::Interrupt, Kind::Exception].into_iter().collect());
-    events
+    recording
+        .events([Kind::Interrupt, Kind::Exception].into_iter().collect(), &mut || false)
         .take_while(|event| event.position() <= to)
         .map(|event| match event {
             Event::Discontinuity(discontinuity) => Ok(discontinuity),

@@ -78,10 +78,19 @@ fn no_trace_at_all() -> Result<()> {
 }
 
 #[test]
-fn a_newer_format() -> Result<()> {
+fn another_format() -> Result<()> {
+    for (version, wanted) in [(FORMAT_VERSION + 1, "a newer ktracer is needed"), (1, "or record again")] {
+        let text = refusal(of_version(version)?.path(), &["--port", "0"])?;
+        assert!(text.contains(wanted), "{text}");
+        assert!(text.contains(&format!("trace format {version}")), "{text}");
+    }
+    Ok(())
+}
+
+fn of_version(format_version: u32) -> Result<tempfile::TempDir> {
     let scratch = tempfile::tempdir()?;
     let header = Header {
-        format_version: FORMAT_VERSION + 1,
+        format_version,
         arch: Architecture::Arm,
         byte_order: ByteOrder::Little,
         cpu: String::new(),
@@ -93,8 +102,5 @@ fn a_newer_format() -> Result<()> {
         started: String::new(),
     };
     TraceWriter::create(scratch.path(), header)?.close("exit")?;
-    let text = refusal(scratch.path(), &["--port", "0"])?;
-    assert!(text.contains("a newer ktracer is needed"), "{text}");
-    assert!(text.contains(&format!("trace format {}", FORMAT_VERSION + 1)), "{text}");
-    Ok(())
+    Ok(scratch)
 }

@@ -57,7 +57,7 @@ fn state(recording: &mut Recording) -> Result<State> {
 }
 
 fn run(recording: &mut Recording, to: u64) -> Result<()> {
-    let stop = StopAt { addresses: Vec::new(), position: Some(Position(to)) };
+    let stop = StopAt { position: Some(Position(to)), ..StopAt::default() };
     let end = if to > recording.position().0 {
         recording.run_forward(&stop, &mut || false)?
     } else {

@@ -107,7 +107,7 @@ fn writes_of(recording: &mut Recording, contents: &[u8]) -> Result<Vec<FileWrite
     let starts: HashMap<&[u8], usize> =
         contents.chunks(SECTOR).zip(0..).map(|(sector, number)| (&sector[..8], number)).collect();
     recording.seek(Position::START)?;
-    let events: Vec<Event> = recording.events([Kind::Dma].into_iter().collect()).collect();
+    let events: Vec<Event> = recording.events([Kind::Dma].into_iter().collect(), &mut || false).collect();
     let mut found = Vec::new();
     for event in events {
         let Event::DeviceWrite(write) = event else { panic!("it is not a write of a device: {event}") };

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use ktrace_format::segment::cursor::Further;
 use ktrace_format::segment::encoder::entry_key;
 use ktrace_format::segment::{CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, SegmentError, Stream, Streams};
+use ktrace_machine::bus::Bus;
 use ktrace_machine::{
     Block, Cause, Cpu, Exit, InstructionSet, KnownRegisters, LastInstruction, Opaque, RegisterSet, Registers,
     Results,
 };
 
+use crate::blocks::DecodedBlocks;
 use crate::journal::{FullJournal, Journal, Slot, Undo};
+use crate::past::Past;
 use crate::program::Program;
 use crate::segment_memory::SegmentMemory;
+use crate::view::View;
 
 /// The replay and the trace disagree, or the trace can't be understood: nothing after this is proved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -91,7 +95,12 @@ const ENTRY_CACHE: usize = 1 << 14;
 /// See the [module](self).
 pub struct Engine<J> {
     program: Arc<Program>,
-    set: InstructionSet,
+    blocks: Arc<DecodedBlocks>,
+    /// The same once more, for `run_to`.
+    lent: Option<Arc<DecodedBlocks>>,
+    pub(crate) set: InstructionSet,
+    /// See [`Program::is_imported`].
+    pub(crate) imported: bool,
     pub(crate) cpu: Cpu,
     pub(crate) memory: SegmentMemory<J>,
     head: Head,
@@ -110,7 +119,7 @@ pub struct Engine<J> {
     /// Entry points by key, direct-mapped.
     entry_cache: Box<[(u64, u32)]>,
     /// Registers that the trace does not prove after the segment's last instruction.
-    unproven: RegisterSet,
+    pub(crate) unproven: RegisterSet,
     /// How many instructions had been executed when the trace last proved the registers that change by themselves.
     volatile_at: u64,
     /// What happened between instructions since somebody last took it, kept only if somebody wants it.
@@ -131,6 +140,7 @@ impl<J: Journal> Engine<J> {
         let set = program.instruction_set();
         Engine {
             set,
+            imported: program.is_imported(),
             cpu: Cpu::new(set, &Registers::zero(set.register_count())),
             memory: SegmentMemory::new(),
             head: Head::default(),
@@ -150,6 +160,8 @@ impl<J: Journal> Engine<J> {
             halted: false,
             finished: false,
             newest_lost: None,
+            blocks: program.blocks(),
+            lent: None,
             program,
         }
     }
@@ -167,11 +179,13 @@ impl<J: Journal> Engine<J> {
     /// Starts a segment.
     pub fn begin(&mut self, head: Head, streams: Arc<Streams>) -> Result<(), Divergence> {
         self.generation += 1;
+        self.blocks = self.program.blocks();
+        self.lent = None;
         self.executed = 0;
         self.run = None;
         self.ordinal = 0;
         self.checked = 0;
-        self.unproven = RegisterSet::EMPTY;
+        self.unproven = self.missing_in_keyframe();
         self.volatile_at = 0;
         self.finished = false;
         self.further = Further::default();
@@ -214,6 +228,22 @@ impl<J: Journal> Engine<J> {
         let gap = memory.cursor.next_control(&memory.streams).map_err(|error| self.stream_error(&error))?;
         self.next_control = gap.map_or(u64::MAX, |gap| self.next_control.saturating_add(gap));
         Ok(())
+    }
+
+    /// A block, decoded.
+    pub(crate) fn block(&self, id: u32) -> Option<&Block> {
+        self.blocks.get(self.program.trace(), id)
+    }
+
+    /// The blocks that were entered in the segment so far, rising.
+    pub(crate) fn entered_blocks(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.started).filter(|(_, slot)| slot.generation == self.generation).map(|(id, _)| id)
+    }
+
+    /// Memory here, with what there was before the segment.
+    pub(crate) fn view<'a>(&'a self, past: &'a Past) -> View<'a> {
+        let (executed, status) = (self.executed, self.cpu.status());
+        View { shadow: &self.memory.shadow, past, executed, status }
     }
 
     /// Instructions of the segment.
@@ -288,7 +318,7 @@ impl<J: Journal> Engine<J> {
         match self.started.get(id as usize) {
             Some(slot) if slot.generation == self.generation => slot.value,
             _ => {
-                let value = self.program.block(id).map_or(0, |block| block.len() as u32);
+                let value = self.block(id).map_or(0, |block| block.len() as u32);
                 self.set_started(id, value);
                 value
             }
@@ -337,7 +367,7 @@ impl<J: Journal> Engine<J> {
                 }
             }
         };
-        let length = self.program.block(id).map(|block| block.len() as u32);
+        let length = self.block(id).map(|block| block.len() as u32);
         let length =
             length.ok_or_else(|| self.divergence(format!("block {id} of the trace can't be decoded")))?;
         let started = match control.started {
@@ -365,9 +395,9 @@ impl<J: Journal> Engine<J> {
         if count == 0 {
             return Ok(());
         }
-        self.memory.stand_at(self.head.first.saturating_add(self.executed));
+        let status = self.cpu.status();
         for _ in 0..count {
-            self.memory.device_write().map_err(|error| self.stream_error(&error))?;
+            self.memory.device_write(self.executed, status).map_err(|error| self.stream_error(&error))?;
             if self.memory.journal.is_full() {
                 return Err(self.too_much());
             }
@@ -386,8 +416,31 @@ impl<J: Journal> Engine<J> {
 
     /// Executes until `executed` is `until`, at most to the segment's end.
     pub fn run_to(&mut self, until: u64) -> Result<(), Divergence> {
+        self.run_to_block(until, |_| false).map(drop)
+    }
+
+    /// The same, but stops before the next instruction if that is of a block that is `wanted`: returns whether it is. Blocks of
+    /// which nothing starts are passed.
+    pub(crate) fn run_to_block(
+        &mut self,
+        until: u64,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Result<bool, Divergence> {
+        // They are borrowed while everything else changes. To count one more owner here would cost as much as a block does.
+        let blocks = self.lent.take().unwrap_or_else(|| Arc::clone(&self.blocks));
+        let outcome = self.run_blocks(until, &blocks, wanted);
+        self.lent = Some(blocks);
+        outcome
+    }
+
+    #[inline]
+    fn run_blocks(
+        &mut self,
+        until: u64,
+        blocks: &DecodedBlocks,
+        wanted: impl Fn(u32) -> bool,
+    ) -> Result<bool, Divergence> {
         let until = until.min(self.head.instructions);
-        let program = Arc::clone(&self.program);
         while self.executed < until {
             let mut run = match self.run {
                 Some(run) => run,
@@ -400,10 +453,18 @@ impl<J: Journal> Engine<J> {
                     self.enter()?
                 }
             };
-            let Some(block) = program.block(run.id) else {
+            if run.started > run.index && wanted(run.id) {
+                self.run = Some(run);
+                return Ok(true);
+            }
+            let Some(block) = blocks.get(self.program.trace(), run.id) else {
                 return Err(self.divergence(format!("block {} of the trace can't be decoded", run.id)));
             };
-            self.run_block(block, &mut run, until)?;
+            if self.imported {
+                self.run_imported(block, &mut run, until)?;
+            } else {
+                self.run_block(block, &mut run, until)?;
+            }
             if run.index == run.started {
                 self.leave(block, &run)?;
                 self.run = None;
@@ -415,7 +476,7 @@ impl<J: Journal> Engine<J> {
             self.finish()?;
             self.finished = true;
         }
-        Ok(())
+        Ok(false)
     }
 
     /// Passes the blocks of which nothing starts that come next. Each may end in a discontinuity, so the registers at a
@@ -453,8 +514,8 @@ impl<J: Journal> Engine<J> {
     }
 
     fn leave_empty(&mut self, run: &Run) -> Result<(), Divergence> {
-        let program = Arc::clone(&self.program);
-        let Some(block) = program.block(run.id) else {
+        let blocks = Arc::clone(&self.blocks);
+        let Some(block) = blocks.get(self.program.trace(), run.id) else {
             return Err(self.divergence(format!("block {} of the trace can't be decoded", run.id)));
         };
         self.leave(block, run)
@@ -466,6 +527,7 @@ impl<J: Journal> Engine<J> {
         while run.index < run.started && self.executed < until {
             let wanted = (until - self.executed).min(u64::from(run.started - run.index)) as u32;
             let to = run.index + wanted;
+            self.memory.block_begins_at(self.executed.wrapping_sub(u64::from(run.index)));
             match self.cpu.run(block, run.index as usize, to as usize, &mut self.memory) {
                 Exit::Done => {
                     self.executed += u64::from(to - run.index);
@@ -515,6 +577,8 @@ impl<J: Journal> Engine<J> {
             return Err(self.divergence("no opaque instruction is here"));
         };
         if opaque.memory {
+            self.memory.block_begins_at(self.executed.wrapping_sub(u64::from(run.index)));
+            self.memory.at_instruction(index);
             self.memory.opaque_accesses().map_err(|error| self.stream_error(&error))?;
         }
         let last_of_block = run.index + 1 == run.started;
@@ -544,7 +608,12 @@ impl<J: Journal> Engine<J> {
         self.complete(block, index, &results)
     }
 
-    fn complete(&mut self, block: &Block, index: usize, results: &Results) -> Result<(), Divergence> {
+    pub(crate) fn complete(
+        &mut self,
+        block: &Block,
+        index: usize,
+        results: &Results,
+    ) -> Result<(), Divergence> {
         self.cpu.complete_opaque(block, index, results).map_err(|error| self.divergence(error.to_string()))
     }
 
@@ -552,6 +621,9 @@ impl<J: Journal> Engine<J> {
     #[inline]
     fn leave(&mut self, block: &Block, run: &Run) -> Result<(), Divergence> {
         self.memory.digest.block(block.address(), run.started);
+        if self.imported && run.discontinuity.is_none() {
+            self.leave_imported()?;
+        }
         if let Some(cause) = run.discontinuity {
             self.discontinuity(block, run, cause)?;
         }
@@ -569,8 +641,14 @@ impl<J: Journal> Engine<J> {
         self.memory.set_limit(self.base_limit());
         let last = run.started.checked_sub(1).map(|last| last as usize);
         let opaque = last.and_then(|last| block.opaque(last));
+        let cause = Cause::new(self.set, cause);
         let mut registers = self.cpu.registers();
-        for number in block.keyframe_after(run.started as usize).iter() {
+        let keyframe = if cause.is_gap() {
+            self.set.all_registers()
+        } else {
+            block.keyframe_after(run.started as usize)
+        };
+        for number in keyframe.iter() {
             let memory = &mut self.memory;
             let value = memory.cursor.keyframe(&memory.streams).map_err(|error| self.stream_error(&error))?;
             if let Some(register) = registers.get_mut(number) {
@@ -581,7 +659,6 @@ impl<J: Journal> Engine<J> {
         let stopped = std::mem::take(&mut self.halted);
         if let Some(noted) = &mut self.noted {
             let pc = self.set.program_counter();
-            let cause = Cause::new(self.set, cause);
             let last_instruction =
                 LastInstruction { stopped, opaque: opaque.map(|opaque| (opaque.mnemonic, opaque.memory)) };
             // Where it leads is among the results, which nobody read.
@@ -592,12 +669,12 @@ impl<J: Journal> Engine<J> {
                 further,
                 last: last.map(|last| block.address_of(last)),
                 raised: last.is_some() && cause.is_raised_by(last_instruction),
-                next: (!stopped && !leads_anywhere).then(|| self.cpu.pc()),
+                next: (!stopped && !leads_anywhere && !cause.is_gap()).then(|| self.cpu.pc()),
                 to: registers.get(pc).copied().unwrap_or_default(),
             }));
         }
         self.cpu = Cpu::new(self.set, &registers);
-        self.unproven = RegisterSet::EMPTY;
+        self.unproven = self.missing_in_keyframe();
         self.volatile_at = self.executed;
         Ok(())
     }

@@ -33,11 +33,13 @@ pub enum Kind {
     Dma = 4,
     /// Accesses of the processor to devices.
     Io = 8,
+    /// Gaps in the recording: what was executed there is not known, if anything was.
+    Gap = 16,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 4] = [Kind::Interrupt, Kind::Exception, Kind::Dma, Kind::Io];
+    pub const ALL: [Kind; 5] = [Kind::Interrupt, Kind::Exception, Kind::Dma, Kind::Io, Kind::Gap];
 
     /// As one writes it on a command line.
     pub fn name(self) -> &'static str {
@@ -46,6 +48,7 @@ impl Kind {
             Kind::Exception => "exception",
             Kind::Dma => "dma",
             Kind::Io => "io",
+            Kind::Gap => "gap",
         }
     }
 
@@ -56,7 +59,13 @@ impl Kind {
 
     /// The kind of a discontinuity.
     fn of_cause(cause: Cause) -> Kind {
-        if cause.is_interrupt() { Kind::Interrupt } else { Kind::Exception }
+        if cause.is_gap() {
+            Kind::Gap
+        } else if cause.is_interrupt() {
+            Kind::Interrupt
+        } else {
+            Kind::Exception
+        }
     }
 }
 
@@ -66,7 +75,7 @@ pub struct Kinds(u8);
 
 impl Kinds {
     /// All kinds.
-    pub const ALL: Kinds = Kinds(15);
+    pub const ALL: Kinds = Kinds(31);
 
     /// Whether a kind is among them.
     pub fn contains(self, kind: Kind) -> bool {
@@ -304,7 +313,8 @@ impl Events {
         if wants(Kind::Dma) && has(Stream::DeviceWrites) || wants(Kind::Io) && has(Stream::Devices) {
             return Ok(true);
         }
-        if !has(Stream::Keyframes) || !(wants(Kind::Interrupt) || wants(Kind::Exception)) {
+        if !has(Stream::Keyframes) || !(wants(Kind::Interrupt) || wants(Kind::Exception) || wants(Kind::Gap))
+        {
             return Ok(false);
         }
         let streams = trace.read_stream(entry, Stream::Control)?;
@@ -321,13 +331,13 @@ impl Events {
         Ok(!cursor.at_end(&streams, Stream::Control))
     }
 
-    /// Enters the next segment that can have something. `None`: nothing is left.
-    fn enter_segment(&mut self) -> Option<Result<(), Unproved>> {
+    /// Enters the next segment that can have something. `None`: nothing is left, or it was cancelled.
+    fn enter_segment(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Option<Result<(), Unproved>> {
         let program = Arc::clone(&self.program);
         let segments = program.trace().segments();
         loop {
             let entry = segments.get(self.next_segment)?;
-            if entry.first.min(self.position) > self.to {
+            if entry.first.min(self.position) > self.to || cancelled() {
                 return None;
             }
             if entry.first > self.position {
@@ -506,10 +516,10 @@ impl Events {
     }
 }
 
-impl Iterator for Events {
-    type Item = Event;
-
-    fn next(&mut self) -> Option<Event> {
+impl Events {
+    /// The next event. `None`: there is none, or `cancelled` said so; it is asked before each segment, that is, every 10 ms
+    /// or so.
+    pub fn next_unless(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Option<Event> {
         loop {
             if let Some(pending) = self.pending.pop_front() {
                 let event = self.tell(pending);
@@ -535,11 +545,19 @@ impl Iterator for Events {
                     }
                 },
                 (None, true) => self.behind.take(),
-                (None, false) => self.enter_segment()?.err(),
+                (None, false) => self.enter_segment(cancelled)?.err(),
             };
             if let Some(event) = unknown.and_then(|unproved| self.unknown(unproved)) {
                 return Some(event);
             }
         }
+    }
+}
+
+impl Iterator for Events {
+    type Item = Event;
+
+    fn next(&mut self) -> Option<Event> {
+        self.next_unless(&mut || false)
     }
 }

@@ -126,6 +126,11 @@ pub(crate) fn lines_of(stretch: &Range<usize>) -> Range<usize> {
 }
 
 impl FullJournal {
+    /// What it takes in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.entries.len() * size_of::<Undo>() + self.stretches.len()
+    }
+
     /// How much has been noted.
     pub(crate) fn len(&self) -> usize {
         self.entries.len()

@@ -1,24 +1,30 @@
 //! Replay of ktracer traces: seek, step, search, memory at a time.
 
+pub mod blocks;
+pub mod cache;
+mod catalogue;
 pub mod counts;
 pub mod destination;
 pub mod engine;
 pub mod events;
-mod history;
+mod imported;
 pub mod journal;
-mod older;
+mod past;
 pub mod program;
 pub mod provenance;
+mod rebuilt;
 pub mod recording;
 pub mod replay;
 pub mod sample;
+pub mod search;
 pub mod segment_memory;
-mod stops;
 pub mod verify;
+mod view;
 pub mod walk;
 mod watch;
 mod window;
 
+pub use catalogue::{Outcome as IndexOutcome, write_index};
 pub use ktrace_machine::{InstructionSet, guest_address};
 pub use program::Program;
 pub use recording::Recording;

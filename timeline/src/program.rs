@@ -1,14 +1,28 @@
 //! What all replays of one trace share: the trace, the initial memory, and the decoded blocks.
 
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
-use ktrace_format::header::{Architecture, ByteOrder, Header};
+use ktrace_format::header::{self, Architecture, ByteOrder, Header};
 use ktrace_format::memory::Image;
-use ktrace_format::segment::Head;
-use ktrace_format::segment::encoder::entry_key;
+use ktrace_format::segment::index::Index;
+use ktrace_format::segment::{Head, Streams};
 use ktrace_format::{Trace, TraceError};
-use ktrace_machine::{self as machine, Block, InstructionSet, Mode};
+use ktrace_machine::{self as machine, InstructionSet, Mode};
+
+use crate::blocks::{BlockRef, BlockStore, DecodedBlocks};
+use crate::cache::{Limits, Unpacked};
+use crate::catalogue::Catalogue;
+use crate::rebuilt::Rebuilt;
+
+/// Blocks by where they are.
+#[derive(Debug)]
+struct ByAddress {
+    /// Addresses and numbers, rising.
+    blocks: Box<[(u32, u32)]>,
+    /// The length of the longest one in bytes.
+    longest: u32,
+}
 
 /// A trace that is ready to be replayed. It is shared between threads.
 #[derive(Debug)]
@@ -16,18 +30,13 @@ pub struct Program {
     trace: Trace,
     instruction_set: InstructionSet,
     image: Option<Image>,
-    decoded: Box<[OnceLock<Option<Block>>]>,
+    decoded: BlockStore,
+    limits: Limits,
+    unpacked: Unpacked,
+    catalogue: OnceLock<Catalogue>,
+    by_address: OnceLock<ByAddress>,
     /// For each block the number of its entry point.
     entries: Box<[u32]>,
-    entry_blocks: Vec<EntryPoint>,
-}
-
-/// An address and mode at which blocks begin.
-#[derive(Debug)]
-pub struct EntryPoint {
-    key: u64,
-    /// Numbers of the blocks, rising.
-    blocks: Box<[u32]>,
 }
 
 const NO_ENTRY: u32 = u32::MAX;
@@ -45,6 +54,11 @@ fn instruction_set(header: &Header) -> Result<InstructionSet, &'static str> {
 impl Program {
     /// Opens the trace in a directory and its initial memory, if that was captured.
     pub fn open(directory: &Path) -> Result<Program, TraceError> {
+        Program::open_within(directory, Limits::default())
+    }
+
+    /// The same, using so much memory.
+    pub fn open_within(directory: &Path, limits: Limits) -> Result<Program, TraceError> {
         let trace = Trace::open(directory)?;
         let unsupported = |what| TraceError::Unsupported { path: trace.path().to_owned(), what };
         let mut instruction_set = instruction_set(trace.header()).map_err(unsupported)?;
@@ -52,24 +66,27 @@ impl Program {
             instruction_set = instruction_set.with_properties_of(Mode::from_bits(block.mode));
         }
         let image = Image::open(directory).ok();
-        let mut entry_blocks: Vec<EntryPoint> = Vec::new();
         let mut entries = vec![NO_ENTRY; trace.block_count()].into_boxed_slice();
-        for id in 0..trace.block_count() {
-            let Some(block) = trace.block(id as u32) else { continue };
-            let key = entry_key(block.address, block.mode);
-            let blocks = trace.blocks_at(key);
-            // The first block of an entry point makes its entry; the others are in its list.
-            if blocks.first() == Some(&(id as u32)) {
-                for &block in blocks {
-                    if let Some(entry) = entries.get_mut(block as usize) {
-                        *entry = entry_blocks.len() as u32;
-                    }
+        for (number, (_, blocks)) in (0..).zip(trace.entry_points()) {
+            for block in blocks {
+                if let Some(entry) = entries.get_mut(*block as usize) {
+                    *entry = number;
                 }
-                entry_blocks.push(EntryPoint { key, blocks: blocks.into() });
             }
         }
-        let decoded = (0..trace.block_count()).map(|_| OnceLock::new()).collect();
-        Ok(Program { trace, instruction_set, image, decoded, entries, entry_blocks })
+        let decoded = BlockStore::new(trace.block_count(), limits.blocks(), instruction_set);
+        let (unpacked, catalogue) = (Unpacked::new(limits), OnceLock::new());
+        Ok(Program {
+            trace,
+            instruction_set,
+            image,
+            decoded,
+            limits,
+            unpacked,
+            catalogue,
+            by_address: OnceLock::new(),
+            entries,
+        })
     }
 
     /// The trace.
@@ -82,27 +99,102 @@ impl Program {
         self.instruction_set
     }
 
+    /// It has registers where blocks begin and nothing else: see *Imported recordings* in `SPEC.md`.
+    pub fn is_imported(&self) -> bool {
+        self.trace.header().path == header::Path::Original
+    }
+
     /// The memory before the first instruction, if it was captured.
     pub fn image(&self) -> Option<&Image> {
         self.image.as_ref()
     }
 
     /// A block, decoded; `None` if the trace has no such block or its code can't be one.
-    #[inline]
-    pub fn block(&self, id: u32) -> Option<&Block> {
-        self.decoded.get(id as usize)?.get_or_init(|| self.decode(id)).as_ref()
+    pub fn block(&self, id: u32) -> Option<BlockRef> {
+        BlockRef::new(self.decoded.present(), &self.trace, id)
     }
 
-    #[cold]
-    fn decode(&self, id: u32) -> Option<Block> {
-        let entry = self.trace.block(id)?;
-        let mode = Mode::from_bits(entry.mode);
-        Block::decode(self.instruction_set, entry.address, mode, self.trace.code(entry)).ok()
+    /// All blocks, decoded as they are asked for.
+    pub(crate) fn blocks(&self) -> Arc<DecodedBlocks> {
+        self.decoded.present()
+    }
+
+    /// The blocks whose code has a byte at an address.
+    pub(crate) fn blocks_with(&self, address: u32) -> impl Iterator<Item = u32> {
+        let ByAddress { blocks, longest } = self.by_address.get_or_init(|| {
+            let all = (0..self.trace.block_count() as u32).filter_map(|id| Some((self.trace.block(id)?, id)));
+            let mut longest = 0;
+            let mut blocks: Vec<(u32, u32)> = all
+                .map(|(block, id)| {
+                    longest = longest.max(self.trace.code(block).len() as u32);
+                    (block.address, id)
+                })
+                .collect();
+            blocks.sort_unstable();
+            ByAddress { blocks: blocks.into(), longest }
+        });
+        let first = address.saturating_sub(longest.saturating_sub(1));
+        let from = blocks.partition_point(|(start, _)| *start < first);
+        let near = blocks.get(from..).unwrap_or_default().iter();
+        near.take_while(move |(start, _)| *start <= address).filter_map(move |(start, id)| {
+            let length = self.trace.code(self.trace.block(*id)?).len() as u32;
+            (address - start < length).then_some(*id)
+        })
+    }
+
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    pub(crate) fn unpacked(&self) -> &Unpacked {
+        &self.unpacked
+    }
+
+    /// Which segments may have done what.
+    pub(crate) fn catalogue(&self) -> &Catalogue {
+        let directory = self.trace.path().parent().unwrap_or(Path::new(""));
+        self.catalogue.get_or_init(|| Catalogue::open(directory, &self.trace))
+    }
+
+    /// A segment, unpacked.
+    pub(crate) fn segment(&self, number: usize) -> Result<Arc<(Head, Arc<Streams>)>, TraceError> {
+        self.unpacked.segment(number, || {
+            let entry = self.trace.segments().get(number).ok_or_else(|| TraceError::NotATrace {
+                path: self.trace.path().to_owned(),
+                why: format!("it has no segment {number}"),
+            })?;
+            let (head, streams) = self.trace.read_segment(entry)?;
+            Ok(Arc::new((head, Arc::new(streams))))
+        })
+    }
+
+    /// A segment's index; `None` if it has none, or it can't be read.
+    pub(crate) fn index(&self, segment: usize) -> Option<Arc<Index>> {
+        let read = || {
+            let packed = self.trace.read_index(self.trace.segments().get(segment)?).ok()??;
+            packed.index().ok().map(Arc::new)
+        };
+        self.unpacked.index(segment, || Ok::<_, TraceError>(read())).ok().flatten()
+    }
+
+    /// What the lines that its index names held at its end.
+    pub(crate) fn contents(&self, segment: usize) -> Option<Arc<Vec<u8>>> {
+        let read = || {
+            let packed = self.trace.read_index(self.trace.segments().get(segment)?).ok()??;
+            packed.contents().ok().map(Arc::new)
+        };
+        self.unpacked.contents(segment, || Ok::<_, TraceError>(read())).ok().flatten()
+    }
+
+    /// What stands in for a segment's index that can't be read; `None`: nothing.
+    pub(crate) fn rebuilt(self: &Arc<Self>, segment: usize) -> Option<Arc<Rebuilt>> {
+        let rebuild = || Ok::<_, TraceError>(Rebuilt::new(self, segment).map(Arc::new));
+        self.unpacked.rebuilt(segment, rebuild).ok().flatten()
     }
 
     /// How many entry points there are.
     pub fn entry_count(&self) -> usize {
-        self.entry_blocks.len()
+        self.trace.entry_points().len()
     }
 
     /// The number of a block's entry point.
@@ -110,14 +202,14 @@ impl Program {
         self.entries.get(block as usize).copied().filter(|entry| *entry != NO_ENTRY)
     }
 
-    /// The number of the entry point with a key, see [`entry_key`].
+    /// The number of the entry point with a key, see [`entry_key`](ktrace_format::segment::encoder::entry_key).
     pub fn entry_with(&self, key: u64) -> Option<u32> {
-        self.entry_of(*self.trace.blocks_at(key).first()?)
+        self.trace.entry_number(key).map(|number| number as u32)
     }
 
     /// The key of an entry point.
     pub fn entry_key(&self, entry: u32) -> Option<u64> {
-        self.entry_blocks.get(entry as usize).map(|entry| entry.key)
+        self.trace.entry_point(entry as usize).map(|(key, _)| key)
     }
 
     /// The newest block that a segment may expect somewhere and whose record is lost: where an older one seems to be
@@ -140,7 +232,7 @@ impl Program {
     /// The block that is expected at an entry point where none has run in a segment that began when the dictionary
     /// had `dictionary` blocks.
     pub fn first_expected(&self, entry: u32, dictionary: u32) -> Option<u32> {
-        let blocks = &self.entry_blocks.get(entry as usize)?.blocks;
+        let (_, blocks) = self.trace.entry_point(entry as usize)?;
         blocks.iter().rev().copied().find(|&id| id < dictionary)
     }
 }

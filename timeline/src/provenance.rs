@@ -11,6 +11,7 @@ use std::sync::Arc;
 use ktrace_format::shadow::PAGE_BYTES;
 
 use crate::engine::{Divergence, Engine};
+use crate::journal::NoJournal;
 use crate::recording::Recording;
 use crate::replay::ReplayError;
 use crate::watch::{Change, Origin, Watch};
@@ -108,11 +109,11 @@ impl Recording {
             let offset = here as usize % PAGE_BYTES;
             let range = done..(done + PAGE_BYTES - offset).min(into.len());
             done = range.end;
-            pieces.push(Piece { address: here, page: self.physical_page(here), offset, range });
+            pieces.push(Piece { address: here, page: self.window.view().physical_page(here), offset, range });
         }
         let seen = |piece: &Piece| {
             let mut offsets = piece.offset..piece.offset + piece.range.len();
-            piece.page.filter(|page| offsets.any(|offset| self.window.byte(*page, offset).is_some()))
+            piece.page.filter(|page| offsets.any(|offset| self.window.view().seen(*page, offset).is_some()))
         };
         let pages: BTreeSet<u64> = pieces.iter().filter_map(seen).collect();
         let watch = if pages.is_empty() { Watch::default() } else { self.watched(pages)? };
@@ -135,28 +136,23 @@ impl Recording {
     /// Executes the present segment again up to the present position, which is proved, and watches some pages.
     fn watched(&mut self, pages: BTreeSet<u64>) -> Result<Watch, ReplayError> {
         let program = Arc::clone(self.program());
-        let entry = program.trace().segments().get(self.window.segment());
-        let entry = entry.ok_or_else(|| ReplayError::Trace("the trace has no such segment".to_owned()))?;
-        let segment = program.trace().read_segment(entry);
-        let (head, streams) = segment.map_err(|error| ReplayError::Trace(error.to_string()))?;
-        let offset = self.position - entry.first;
-        let engine = self.scout.get_or_insert_with(|| Engine::new(Arc::clone(&program)));
-        engine.memory.set_watch(Some(Watch::new(pages.into_iter())));
-        let execute = || -> Result<(), Divergence> {
-            engine.begin(head, Arc::new(streams))?;
-            while engine.executed < offset {
-                engine.memory.stand_at(entry.first + engine.executed);
-                engine.run_to(engine.executed + 1)?;
-            }
-            engine.settle()
+        let segment = program.segment(self.window.segment());
+        let segment = segment.map_err(|error| ReplayError::Trace(error.to_string()))?;
+        let offset = self.position - segment.0.first;
+        let execute = |engine: &mut Engine<NoJournal>| -> Result<Watch, Divergence> {
+            engine.memory.set_watch(Some(Watch::new(pages.into_iter())));
+            let begun = engine.begin(segment.0.clone(), Arc::clone(&segment.1));
+            let outcome = begun.and_then(|()| engine.run_to(offset)).and_then(|()| engine.settle());
+            let watch = engine.memory.set_watch(None).unwrap_or_default();
+            outcome.map(|()| watch)
         };
-        let outcome = execute();
-        let watch = engine.memory.set_watch(None).unwrap_or_default();
-        outcome.map(|()| watch).map_err(|divergence| ReplayError::Trace(divergence.to_string()))
+        self.scouts.with(execute).map_err(|divergence| ReplayError::Trace(divergence.to_string()))
     }
 
     fn piece_provenance(&self, watch: &Watch, page: u64, offset: usize, into: &mut [Provenance]) {
-        let value = |at: usize| self.window.byte(page, offset + at);
+        let view = self.window.view();
+        let value = |at: usize| view.seen(page, offset + at);
+        let first = self.window.first();
         let mut wanted = vec![true; into.len()];
         for (at, (into, wanted)) in
             into.iter_mut().zip(&mut wanted).enumerate().filter(|(at, _)| value(*at).is_some())
@@ -164,13 +160,14 @@ impl Recording {
             let Some(Origin { change, at }) = watch.origin(page, offset + at) else { continue };
             // What a load was the first to show may well have been known before the segment.
             *wanted = change == Change::FirstLoad;
+            let at = first + at;
             *into = match change {
                 Change::Store => Provenance::Store { at },
                 Change::FirstLoad | Change::Load => Provenance::Load { at },
                 Change::Device => Provenance::Device { at },
             };
         }
-        self.older(page, offset, &mut wanted, &mut |at, older, provenance| {
+        view.past.older(page, offset, &mut wanted, &mut |at, older, provenance| {
             if let Some(into) = into.get_mut(at).filter(|_| value(at).is_none_or(|value| value == older)) {
                 *into = provenance;
             }

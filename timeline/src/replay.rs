@@ -6,6 +6,7 @@ pub use ktrace_machine::RegisterDescription;
 
 use crate::events::{Event, Kinds};
 use crate::provenance::Provenance;
+use crate::search::{Condition, Watchpoint, Who};
 
 /// The guest processor as a debugger needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,10 +24,14 @@ pub struct MachineDescription {
 }
 
 /// Where a run stops, besides the ends of the recording and cancellation.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct StopAt {
     /// Virtual addresses of instructions: stop at a position whose instruction is there. Sorted, no duplicates.
     pub addresses: Vec<u32>,
+    /// Which of these positions count; all, if there is no condition.
+    pub condition: Option<Condition>,
+    /// Accesses of memory: forward stop before the instruction that makes one, backward behind it.
+    pub watchpoints: Vec<Watchpoint>,
     /// Stop also when this position is reached.
     pub position: Option<Position>,
 }
@@ -36,6 +41,16 @@ pub struct StopAt {
 pub enum Stop {
     /// At an instruction of [`StopAt::addresses`].
     Address,
+    /// At an access of [`StopAt::watchpoints`]. It may be where the run began: the access is the next thing to happen, in the
+    /// direction of the run.
+    Watchpoint {
+        /// Which of them.
+        number: usize,
+        /// The first address in the watchpoint's range that is accessed.
+        address: u64,
+        /// Who accesses it.
+        who: Who,
+    },
     /// At [`StopAt::position`].
     Position,
     /// At the start of the recording.
@@ -59,6 +74,9 @@ pub enum ReplayError {
         /// The last position.
         end: Position,
     },
+    /// The recording has nothing of this kind: it was imported.
+    #[error("{0} were not recorded: this is an imported recording")]
+    NotRecorded(&'static str),
     /// The trace is damaged or does not prove what it should at some place.
     #[error("{0}")]
     Trace(String),
@@ -79,13 +97,20 @@ pub trait Replay {
     fn registers(&mut self) -> Result<Vec<Option<u32>>, ReplayError>;
     /// Memory here at a virtual address, as the processor would see it; `None` is a byte that the trace does not prove.
     fn read_memory(&mut self, address: u32, into: &mut [Option<u8>]) -> Result<(), ReplayError>;
+    /// Memory here at a physical address.
+    fn read_physical_memory(&mut self, address: u64, into: &mut [Option<u8>]) -> Result<(), ReplayError>;
     /// Where the bytes of memory here come from, at a virtual address on. It executes the segment again, so it takes some
     /// ten milliseconds; ask for many bytes at once.
     fn provenance(&mut self, address: u32, into: &mut [Provenance]) -> Result<(), ReplayError>;
-    /// What happens from the present position on, in order, up to the end of the recording.
-    fn events(&self, kinds: Kinds) -> Box<dyn Iterator<Item = Event> + '_>;
-    /// Runs forward from the next position on (a hit at the present position does not count) until something of
-    /// `stop` is met, the end is reached, or `cancelled` returns true; it is asked at least every 10 ms.
+    /// What happens from the present position on, in order, up to the end of the recording, or until `cancelled` returns
+    /// true; it is asked every 10 ms or so.
+    fn events<'a>(
+        &'a self,
+        kinds: Kinds,
+        cancelled: &'a mut dyn FnMut() -> bool,
+    ) -> Box<dyn Iterator<Item = Event> + 'a>;
+    /// Runs forward from the next position on (an instruction at the present position does not count, its accesses do) until
+    /// something of `stop` is met, the end is reached, or `cancelled` returns true; it is asked at least every 10 ms.
     fn run_forward(
         &mut self,
         stop: &StopAt,

@@ -5,14 +5,15 @@ use std::sync::Arc;
 use ktrace_format::digest::Digest;
 use ktrace_format::segment::cursor::{Cursor, OpaqueAccess};
 use ktrace_format::segment::{SegmentError, Stream, Streams, surprise};
-use ktrace_format::shadow::{Behaviour, Mapping, PAGE_BYTES, Shadow, known_bits, within_line};
+use ktrace_format::shadow::{Behaviour, Guarded, Mapping, PAGE_BYTES, Shadow, known_bits, within_line};
 use ktrace_machine::bus::{AccessSize, Bus, Halt};
 
 use crate::journal::{Journal, Undo, lines_of};
+use crate::search::trap::{Sighting, Trap, Trapped};
 use crate::watch::{Change, Watch};
 
-/// Pages that a replay keeps from one segment to the next: 64 MiB.
-const PAGE_LIMIT: usize = 12_000;
+/// Pages that a replay keeps from one segment to the next: 10 MiB.
+const PAGE_LIMIT: usize = 2_000;
 
 /// Physical pages that one segment may touch: 1 GiB. A test would not want to fill that.
 const SEGMENT_PAGE_LIMIT: usize = if cfg!(test) { 64 } else { 1 << 18 };
@@ -58,7 +59,13 @@ pub struct SegmentMemory<J> {
     pub(crate) device_accesses: u64,
     /// What changes memory, if somebody asked with `set_watch`.
     watch: Option<Watch>,
+    /// What accesses memory, if somebody asked with `set_trap`.
+    trap: Option<Box<Trap>>,
     last_device: Option<(u32, u64)>,
+    /// Which instruction of the block is under way.
+    index: u32,
+    /// How many instructions of the segment had been executed when the block began.
+    block_start: u64,
 }
 
 impl<J: Journal> SegmentMemory<J> {
@@ -78,7 +85,10 @@ impl<J: Journal> SegmentMemory<J> {
             log: None,
             device_accesses: 0,
             watch: None,
+            trap: None,
             last_device: None,
+            index: 0,
+            block_start: 0,
         }
     }
 
@@ -113,18 +123,34 @@ impl<J: Journal> SegmentMemory<J> {
         self.log.iter_mut().flat_map(|log| log.drain(..))
     }
 
-    /// Watches what changes memory from now on, or no longer; returns what has been seen so far.
+    /// Watches what changes memory from the start of the next segment on, or no longer; returns what has been seen so far.
     pub(crate) fn set_watch(&mut self, watch: Option<Watch>) -> Option<Watch> {
-        let old = std::mem::replace(&mut self.watch, watch);
-        self.update_special();
-        old
+        let pages = watch.iter().flat_map(Watch::pages);
+        let physical_pages = pages.map(|page| page..=page).collect();
+        self.shadow.guard(Guarded { physical_pages, ..Guarded::default() });
+        std::mem::replace(&mut self.watch, watch)
     }
 
-    /// What happens next happens at this position.
-    pub(crate) fn stand_at(&mut self, position: u64) {
-        if let Some(watch) = &mut self.watch {
-            watch.stand_at(position);
-        }
+    /// Waits for accesses from the start of the next segment on, or no longer.
+    pub(crate) fn set_trap(&mut self, trap: Option<Trap>) {
+        self.shadow.guard(trap.as_ref().map(Trap::guarded).unwrap_or_default());
+        self.trap = trap.map(Box::new);
+    }
+
+    /// What the trap has seen since somebody last asked.
+    pub(crate) fn sightings(&mut self) -> Vec<Sighting> {
+        self.trap.as_mut().map(|trap| trap.sightings()).unwrap_or_default()
+    }
+
+    /// The block whose instructions come next, counted from its first, began after so many instructions of the segment.
+    #[inline]
+    pub(crate) fn block_begins_at(&mut self, executed: u64) {
+        self.block_start = executed;
+    }
+
+    /// Which instruction of the segment is under way.
+    fn now(&self) -> u64 {
+        self.block_start.wrapping_add(u64::from(self.index))
     }
 
     /// After the cursor and counters were put back.
@@ -135,8 +161,7 @@ impl<J: Journal> SegmentMemory<J> {
 
     fn update_special(&mut self) {
         // With a log every access takes the slow way, which writes it.
-        let watched = self.log.is_some() || self.watch.is_some();
-        self.special = if watched { 0 } else { self.next_surprise.min(self.limit) };
+        self.special = if self.log.is_some() { 0 } else { self.next_surprise.min(self.limit) };
     }
 
     fn advance_surprise(&mut self) -> Result<(), SegmentError> {
@@ -175,7 +200,7 @@ impl<J: Journal> SegmentMemory<J> {
             self.set_mapping(page << 12)?;
             self.advance_surprise()?;
         }
-        match self.shadow.mapping(address) {
+        match self.shadow.any_mapping(address) {
             Some(mapping) => Ok(mapping),
             None => self.set_mapping(address),
         }
@@ -187,6 +212,7 @@ impl<J: Journal> SegmentMemory<J> {
     }
 
     fn set_byte(&mut self, mapping: Mapping, offset: usize, byte: u8, store: bool) {
+        let now = self.now();
         let key = self.shadow.page_key(mapping);
         let page = self.shadow.page_at_mut(key);
         let (line, bit) = (offset / 64, 1 << (offset % 64));
@@ -201,12 +227,12 @@ impl<J: Journal> SegmentMemory<J> {
                 false if value != u64::from(byte) => Change::Load,
                 false => return,
             };
-            watch.changed(page.number, offset, 1, change);
+            watch.changed(page.number, offset, 1, change, now);
         }
     }
 
-    /// The next of the writes of devices.
-    pub(crate) fn device_write(&mut self) -> Result<(), SegmentError> {
+    /// The next of the writes of devices, after so many instructions, while the processor's status register is this.
+    pub(crate) fn device_write(&mut self, executed: u64, status: u32) -> Result<(), SegmentError> {
         let streams = Arc::clone(&self.streams);
         let write = self.cursor.device_write(&streams)?;
         let mut done = 0;
@@ -215,15 +241,24 @@ impl<J: Journal> SegmentMemory<J> {
             let here = write.physical.saturating_add(done as u64);
             let offset = here as usize % PAGE_BYTES;
             let part = rest.get(..PAGE_BYTES - offset).unwrap_or(rest);
-            self.device_write_page(here / PAGE_BYTES as u64, offset, part)?;
+            self.device_write_page((executed, status), here / PAGE_BYTES as u64, offset, part)?;
             done += part.len();
         }
         Ok(())
     }
 
-    fn device_write_page(&mut self, number: u64, offset: usize, bytes: &[u8]) -> Result<(), SegmentError> {
+    fn device_write_page(
+        &mut self,
+        (executed, status): (u64, u32),
+        number: u64,
+        offset: usize,
+        bytes: &[u8],
+    ) -> Result<(), SegmentError> {
         if self.shadow.touched_count() >= SEGMENT_PAGE_LIMIT && self.shadow.touched_page(number).is_none() {
             return Err(SegmentError::Stream(Stream::DeviceWrites));
+        }
+        if let Some(trap) = &mut self.trap {
+            trap.device_write(&self.shadow, (executed, status), number, offset, bytes);
         }
         let key = self.shadow.touch(number);
         let page = self.shadow.page_at_mut(key);
@@ -236,9 +271,37 @@ impl<J: Journal> SegmentMemory<J> {
             page.known[line] |= u64::MAX >> (64 - (to - from)) << from;
         }
         if let Some(watch) = &mut self.watch {
-            watch.changed(number, offset, bytes.len(), Change::Device);
+            watch.changed(number, offset, bytes.len(), Change::Device, executed);
         }
         Ok(())
+    }
+
+    /// Bytes of memory before an access, if a trap wants to know; those of devices are not.
+    fn before(&self, mappings: [Mapping; 2], address: u32, bytes: usize) -> Option<Trapped> {
+        self.trap.as_ref()?;
+        let mut trapped = Trapped { address, bytes, ..Trapped::default() };
+        for (at, place) in trapped.places.iter_mut().take(bytes).enumerate() {
+            let here = address.wrapping_add(at as u32);
+            let mapping = mappings[usize::from(here >> 12 != address >> 12)];
+            if mapping.behaviour != Behaviour::Device {
+                let (page, offset) = (self.shadow.page(mapping), here as usize % PAGE_BYTES);
+                let known = page.known[offset / 64] >> (offset % 64) & 1 != 0;
+                place.physical = Some(page.number << 12 | offset as u64);
+                place.before = known.then_some(page.data[offset]);
+                place.writable = mapping.behaviour == Behaviour::Ram;
+            }
+        }
+        Some(trapped)
+    }
+
+    /// Tells the trap of an access that was made. `memory` are its bytes at rising addresses.
+    fn spring(&mut self, trapped: Option<Trapped>, store: bool, memory: &[u8], value: u128) {
+        let Some(mut trapped) = trapped else { return };
+        trapped.device = self.last_device;
+        let now = self.now();
+        if let Some(trap) = &mut self.trap {
+            trap.access(now, &trapped, store, memory, value);
+        }
     }
 
     fn note_access(&mut self, address: u32, bytes: usize, store: bool, value: u128) {
@@ -246,7 +309,7 @@ impl<J: Journal> SegmentMemory<J> {
         self.device_accesses += u64::from(self.last_device.is_some());
         if self.log.is_some() {
             let mapping =
-                self.shadow.mapping(address).filter(|mapping| mapping.behaviour != Behaviour::Device);
+                self.shadow.any_mapping(address).filter(|mapping| mapping.behaviour != Behaviour::Device);
             let page = mapping.map(|mapping| self.shadow.page(mapping).number);
             let physical = page.map(|page| page << 12 | u64::from(address & 0xfff));
             let device = self.last_device;
@@ -257,17 +320,64 @@ impl<J: Journal> SegmentMemory<J> {
         self.last_device = None;
     }
 
+    /// The mapping of an access that goes to guarded memory, but not to what the trap waits for: nothing else is special
+    /// about it.
+    fn beside_the_trap(&self, address: u32, bytes: usize) -> Option<Mapping> {
+        let trap = self.trap.as_ref()?;
+        if self.accesses >= self.special || !within_line(address, bytes) {
+            return None;
+        }
+        let mapping = self.shadow.any_mapping(address)?;
+        if mapping.behaviour == Behaviour::Device {
+            return None;
+        }
+        let physical = self.shadow.page(mapping).number << 12 | u64::from(address & 0xfff);
+        (!trap.may_see(address, physical, bytes)).then_some(mapping)
+    }
+
+    /// A store within a line of memory about which nothing is special.
+    #[inline(always)]
+    fn store_plainly(&mut self, mapping: Mapping, address: u32, bytes: usize, value: u64) {
+        let key = self.shadow.page_key(mapping);
+        let page = self.shadow.page_at_mut(key);
+        let offset = address as usize % PAGE_BYTES;
+        let line = offset / 64;
+        self.journal.note(|| Undo::Bytes {
+            page: key,
+            offset: offset as u16,
+            bytes: bytes as u8,
+            value: page.value(offset, bytes),
+            known: page.known[line],
+        });
+        page.known[line] |= known_bits(offset, bytes);
+        page.set_value(offset, bytes, value);
+        self.digest.access(address, bytes as u8, true, value);
+        self.accesses += 1;
+    }
+
     #[cold]
     #[inline(never)]
     fn load_slowly(&mut self, address: u32, bytes: usize) -> Result<u64, Halt> {
         if self.accesses >= self.limit {
             return Err(Halt);
         }
+        if let Some(mapping) = self.beside_the_trap(address, bytes) {
+            let page = self.shadow.page(mapping);
+            let offset = address as usize % PAGE_BYTES;
+            let bits = known_bits(offset, bytes);
+            if page.known[offset / 64] & bits == bits {
+                let value = page.value(offset, bytes);
+                self.digest.access(address, bytes as u8, false, value);
+                self.accesses += 1;
+                return Ok(value);
+            }
+        }
         self.try_load(address, bytes).map_err(|error| self.fail(error))
     }
 
     fn try_load(&mut self, address: u32, bytes: usize) -> Result<u64, SegmentError> {
         let mappings = self.mappings(address, bytes)?;
+        let before = self.before(mappings, address, bytes);
         let value = if mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device) {
             let device = self.cursor.device(&self.streams)?;
             self.last_device = Some((device.name, device.physical));
@@ -298,6 +408,7 @@ impl<J: Journal> SegmentMemory<J> {
             }
         };
         self.digest.access(address, bytes as u8, false, value);
+        self.spring(before, false, &value.to_le_bytes()[..bytes], value.into());
         self.note_access(address, bytes, false, u128::from(value));
         self.accesses += 1;
         Ok(value)
@@ -309,19 +420,26 @@ impl<J: Journal> SegmentMemory<J> {
         if self.accesses >= self.limit {
             return Err(Halt);
         }
+        if let Some(mapping) = self.beside_the_trap(address, bytes)
+            && mapping.behaviour == Behaviour::Ram
+        {
+            self.store_plainly(mapping, address, bytes, value);
+            return Ok(());
+        }
         self.try_store(address, bytes, value).map_err(|error| self.fail(error))
     }
 
     fn try_store(&mut self, address: u32, bytes: usize, value: u64) -> Result<(), SegmentError> {
-        self.write(address, &value.to_le_bytes()[..bytes])?;
+        self.write(address, &value.to_le_bytes()[..bytes], value.into())?;
         self.digest.access(address, bytes as u8, true, value);
         self.note_access(address, bytes, true, u128::from(value));
         self.accesses += 1;
         Ok(())
     }
 
-    fn write(&mut self, address: u32, bytes: &[u8]) -> Result<(), SegmentError> {
+    fn write(&mut self, address: u32, bytes: &[u8], value: u128) -> Result<(), SegmentError> {
         let mappings = self.mappings(address, bytes.len())?;
+        let before = self.before(mappings, address, bytes.len());
         if mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device) {
             let device = self.cursor.device(&self.streams)?;
             self.last_device = Some((device.name, device.physical));
@@ -333,6 +451,7 @@ impl<J: Journal> SegmentMemory<J> {
                 self.set_byte(mapping, here as usize % PAGE_BYTES, *byte, true);
             }
         }
+        self.spring(before, true, bytes, value);
         Ok(())
     }
 
@@ -348,10 +467,12 @@ impl<J: Journal> SegmentMemory<J> {
     fn opaque_access(&mut self, access: &OpaqueAccess) -> Result<(), SegmentError> {
         let OpaqueAccess { address, bytes, store, value: [low, high], .. } = *access;
         let memory = access.memory_bytes();
+        let whole = u128::from(low) | u128::from(high) << 64;
         if store {
-            self.write(address, &memory[..bytes])?;
+            self.write(address, &memory[..bytes], whole)?;
         } else {
             let mappings = self.mappings(address, bytes)?;
+            let before = self.before(mappings, address, bytes);
             if mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device) {
                 let device = self.cursor.device(&self.streams)?;
                 self.last_device = Some((device.name, device.physical));
@@ -363,6 +484,7 @@ impl<J: Journal> SegmentMemory<J> {
                     self.set_byte(mapping, here as usize % PAGE_BYTES, byte, false);
                 }
             }
+            self.spring(before, false, &memory[..bytes], whole);
         }
         if bytes == 16 {
             self.digest.access(address, 8, store, low);
@@ -370,13 +492,18 @@ impl<J: Journal> SegmentMemory<J> {
         } else {
             self.digest.access(address, bytes as u8, store, low);
         }
-        self.note_access(address, bytes, store, u128::from(low) | u128::from(high) << 64);
+        self.note_access(address, bytes, store, whole);
         self.accesses += 1;
         Ok(())
     }
 }
 
 impl<J: Journal> Bus for SegmentMemory<J> {
+    #[inline(always)]
+    fn at_instruction(&mut self, index: usize) {
+        self.index = index as u32;
+    }
+
     #[inline]
     fn load(&mut self, address: u32, size: AccessSize) -> Result<u64, Halt> {
         let bytes = size as usize;
@@ -408,21 +535,7 @@ impl<J: Journal> Bus for SegmentMemory<J> {
             && let Some(mapping) = self.shadow.mapping(address)
             && mapping.behaviour == Behaviour::Ram
         {
-            let key = self.shadow.page_key(mapping);
-            let page = self.shadow.page_at_mut(key);
-            let offset = address as usize % PAGE_BYTES;
-            let line = offset / 64;
-            self.journal.note(|| Undo::Bytes {
-                page: key,
-                offset: offset as u16,
-                bytes: bytes as u8,
-                value: page.value(offset, bytes),
-                known: page.known[line],
-            });
-            page.known[line] |= known_bits(offset, bytes);
-            page.set_value(offset, bytes, value);
-            self.digest.access(address, bytes as u8, true, value);
-            self.accesses += 1;
+            self.store_plainly(mapping, address, bytes, value);
             return Ok(());
         }
         self.store_slowly(address, bytes, value)
@@ -454,7 +567,7 @@ mod tests {
         bytes.iter_mut().zip(1..).for_each(|(byte, value)| *byte = (value % 251) as u8);
         let start = 0x3f7f;
         let mut memory: SegmentMemory<FullJournal> = memory(&[(start, &bytes)]);
-        memory.device_write().unwrap();
+        memory.device_write(0, 0).unwrap();
         let known = |memory: &SegmentMemory<FullJournal>, address: u64| {
             let page = memory.shadow.touched_page(address >> 12)?;
             let offset = address as usize % PAGE_BYTES;
@@ -474,10 +587,10 @@ mod tests {
         let writes: Vec<(u64, &[u8])> = (0..66).map(|page| (page << 12, &[1][..])).collect();
         let mut memory: SegmentMemory<NoJournal> = memory(&writes);
         for _ in 0..SEGMENT_PAGE_LIMIT {
-            memory.device_write().unwrap();
+            memory.device_write(0, 0).unwrap();
         }
-        assert_eq!(memory.device_write(), Err(SegmentError::Stream(Stream::DeviceWrites)));
+        assert_eq!(memory.device_write(0, 0), Err(SegmentError::Stream(Stream::DeviceWrites)));
         // Pages that are there already can be written to.
-        memory.device_write_page(0, 5, &[1]).unwrap();
+        memory.device_write_page((0, 0), 0, 5, &[1]).unwrap();
     }
 }

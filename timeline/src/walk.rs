@@ -194,7 +194,7 @@ impl Walk {
             code,
             length: bytes.len().min(4) as u8,
             starts_block: run.index == 0,
-            opaque: block.opaque(index).map(|opaque| opaque.mnemonic),
+            opaque: block.opaque(index).filter(|_| !program.is_imported()).map(|opaque| opaque.mnemonic),
             before,
             after: Some(self.engine.registers()),
             accesses,

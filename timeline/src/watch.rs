@@ -1,5 +1,4 @@
-//! What changed bytes of memory last: kept while a segment is executed again for somebody who asks, and never otherwise,
-//! since it costs far more than executing does.
+//! What changed bytes of memory last: kept while a segment is executed again for somebody who asks.
 
 use std::collections::HashMap;
 
@@ -18,7 +17,8 @@ pub(crate) enum Change {
     Device,
 }
 
-/// A change, and when it was: for a device's write the position that first shows it, else that of the instruction.
+/// A change, and when it was, in instructions of the segment: for a device's write how many had been executed, else which
+/// one it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Origin {
     pub(crate) change: Change,
@@ -29,24 +29,22 @@ pub(crate) struct Origin {
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     pages: HashMap<u64, Vec<Option<Origin>>>,
-    /// Where the execution stands.
-    now: u64,
 }
 
 impl Watch {
     /// Watches these physical pages.
     pub(crate) fn new(pages: impl Iterator<Item = u64>) -> Watch {
-        Watch { pages: pages.map(|page| (page, vec![None; PAGE_BYTES])).collect(), now: 0 }
+        Watch { pages: pages.map(|page| (page, vec![None; PAGE_BYTES])).collect() }
     }
 
-    /// What happens next happens at this position.
-    pub(crate) fn stand_at(&mut self, position: u64) {
-        self.now = position;
+    /// The pages.
+    pub(crate) fn pages(&self) -> impl Iterator<Item = u64> {
+        self.pages.keys().copied()
     }
 
-    /// Bytes of a page were changed.
-    pub(crate) fn changed(&mut self, page: u64, offset: usize, length: usize, change: Change) {
-        let origin = Some(Origin { change, at: self.now });
+    /// Bytes of a page were changed at a place, see [`Origin`].
+    pub(crate) fn changed(&mut self, page: u64, offset: usize, length: usize, change: Change, at: u64) {
+        let origin = Some(Origin { change, at });
         let bytes = self.pages.get_mut(&page).and_then(|page| page.get_mut(offset..offset + length));
         bytes.unwrap_or_default().fill(origin);
     }

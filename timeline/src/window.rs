@@ -1,18 +1,23 @@
 //! The segment that a cursor stands in, executed once from end to end with a journal, so that every position of it is
 //! near a snapshot in both directions.
 
+use std::cell::RefCell;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use ktrace_format::TraceError;
 use ktrace_format::reader::SegmentEntry;
-use ktrace_format::segment::FLAG_OPEN_END;
-use ktrace_format::segment::cursor::{Translation, translations};
-use ktrace_format::shadow::{Behaviour, PAGE_BYTES, Target};
+use ktrace_format::segment::{FLAG_OPEN_END, Head, Streams};
 
 use crate::engine::{Divergence, Engine, Snapshot};
-use crate::journal::{FullJournal, Journal};
+use crate::journal::FullJournal;
+use crate::past::Past;
 use crate::program::Program;
+use crate::search::hunt::Cancelled;
+use crate::search::quarry::Quarry;
+use crate::search::scan::{Ended, Found, scan};
 use crate::verify::keyframe_mismatch;
+use crate::view::View;
 
 /// Instructions between snapshots made when a segment is entered.
 const COARSE: u64 = 4096;
@@ -33,21 +38,28 @@ pub(crate) struct Window {
     proved: u64,
     /// Why not all are.
     divergence: Option<String>,
-    /// The registers that govern translation, from which instruction on.
-    translations: Vec<Translation>,
+    past: Past,
+    segment: Option<Arc<(Head, Arc<Streams>)>>,
+    /// The engine stands between two instructions, rather than where something went wrong.
+    consistent: bool,
+    /// Bytes that the journal may take.
+    journal_limit: usize,
 }
 
 impl Window {
     pub(crate) fn new(program: Arc<Program>) -> Self {
         let entry = SegmentEntry { offset: 0, index: None, first: 0, instructions: 0, blocks: 0, flags: 0 };
         Window {
+            past: Past::new(Arc::clone(&program), usize::MAX),
+            segment: None,
+            consistent: false,
+            journal_limit: program.limits().journal(),
             engine: Engine::new(program),
             entry,
             number: usize::MAX,
             snapshots: Vec::new(),
             proved: 0,
             divergence: None,
-            translations: Vec::new(),
         }
     }
 
@@ -60,17 +72,14 @@ impl Window {
     pub(crate) fn load(&mut self, number: usize, entry: SegmentEntry) -> Result<(), TraceError> {
         self.number = usize::MAX;
         let program = Arc::clone(self.engine.program());
-        let (head, streams) = program.trace().read_segment(&entry)?;
+        self.segment = None;
+        self.segment = Some(program.segment(number)?);
         self.entry = entry;
-        self.snapshots.clear();
+        self.past = Past::new(Arc::clone(&program), number);
         self.proved = 0;
         self.divergence = None;
-        self.translations = translations(&streams).unwrap_or_default();
-        let mut outcome = self.engine.begin(head, Arc::new(streams));
-        if outcome.is_ok() {
-            self.snapshots.push(self.engine.snapshot());
-            outcome = self.execute(entry.instructions);
-        }
+        let outcome = self.begin().and_then(|()| self.execute(entry.instructions));
+        self.consistent = outcome.is_ok();
         let next = program.trace().segments().get(number + 1);
         let next = next.filter(|next| next.first == entry.end() && entry.flags & FLAG_OPEN_END == 0);
         match outcome {
@@ -86,24 +95,45 @@ impl Window {
             }
         }
         self.number = number;
-        if let Some(first) = self.snapshots.first().cloned() {
-            self.engine.restore(&first);
-        }
         Ok(())
     }
 
-    fn execute(&mut self, instructions: u64) -> Result<(), Divergence> {
-        let mut until = 0;
-        loop {
-            until = (until + COARSE).min(instructions);
-            self.engine.run_to(until)?;
-            if self.engine.memory.journal.is_full() {
-                return Err(self.engine.too_much());
+    /// Starts the segment, or starts it again.
+    fn begin(&mut self) -> Result<(), Divergence> {
+        self.snapshots.clear();
+        let (head, streams) =
+            &**self.segment.as_ref().ok_or_else(|| self.engine.divergence("there is no segment"))?;
+        self.engine.begin(head.clone(), Arc::clone(streams))?;
+        self.snapshots.push(self.engine.snapshot());
+        Ok(())
+    }
+
+    /// Executes up to `until`, leaving a trail.
+    fn execute(&mut self, until: u64) -> Result<(), Divergence> {
+        while self.engine.executed < until || !self.engine.finished && until == self.engine.length() {
+            // Far away coarse steps leave a trail; near the goal fine ones.
+            let remaining = until - self.engine.executed;
+            let step = if remaining > 2 * COARSE || until == self.engine.length() { COARSE } else { FINE };
+            self.engine.run_to(self.engine.executed + step.min(remaining))?;
+            if self.engine.memory.journal.bytes() > self.journal_limit {
+                // Who goes back beyond this place starts the segment again.
+                self.engine.memory.journal.clear();
+                self.snapshots.clear();
+                self.snapshots.push(self.engine.snapshot());
             }
-            if until == instructions {
-                return Ok(());
+            let last = self.snapshots.last().map_or(0, |snapshot| snapshot.executed);
+            if self.engine.executed >= last + FINE {
+                self.snapshots.push(self.engine.snapshot());
             }
         }
+        if self.snapshots.len() > SNAPSHOT_LIMIT {
+            let mut number = 0;
+            self.snapshots.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+        }
+        Ok(())
     }
 
     /// Instructions of the segment that are proved.
@@ -123,41 +153,19 @@ impl Window {
 
     /// Goes to `offset` instructions after the segment's start, which must be proved. False: nothing is known there.
     pub(crate) fn go(&mut self, offset: u64) -> bool {
-        let Some(first) = self.snapshots.first().cloned() else { return false };
-        let shown = self.try_go(offset.min(self.proved)).is_ok();
-        if !shown {
-            // The engine stopped somewhere between two consistent states.
-            self.snapshots.truncate(1);
-            self.engine.restore(&first);
-        }
-        shown
+        self.consistent = self.segment.is_some() && self.try_go(offset.min(self.proved)).is_ok();
+        self.consistent
     }
 
     fn try_go(&mut self, offset: u64) -> Result<(), Divergence> {
-        if self.engine.executed > offset {
+        if self.engine.executed > offset || !self.consistent {
             self.snapshots.retain(|snapshot| snapshot.executed <= offset);
-            if let Some(nearest) = self.snapshots.last().cloned() {
-                self.engine.restore(&nearest);
+            match self.snapshots.last() {
+                Some(nearest) => self.engine.restore(nearest),
+                None => self.begin()?,
             }
         }
-        // Far away coarse steps leave a trail; near the goal fine ones.
-        while self.engine.executed < offset {
-            let remaining = offset - self.engine.executed;
-            let step = if remaining > 2 * COARSE { COARSE } else { FINE };
-            let until = self.engine.executed + step.min(remaining);
-            self.engine.run_to(until)?;
-            let last = self.snapshots.last().map_or(0, |snapshot| snapshot.executed);
-            if self.engine.executed >= last + FINE {
-                self.snapshots.push(self.engine.snapshot());
-            }
-        }
-        if self.snapshots.len() > SNAPSHOT_LIMIT {
-            let mut number = 0;
-            self.snapshots.retain(|_| {
-                number += 1;
-                number % 2 == 1
-            });
-        }
+        self.execute(offset)?;
         self.engine.settle()
     }
 
@@ -166,32 +174,45 @@ impl Window {
         &self.engine
     }
 
-    /// The engine, for searches that run forward.
-    pub(crate) fn engine_mut(&mut self) -> &mut Engine<FullJournal> {
-        &mut self.engine
+    /// The block that the instruction here belongs to.
+    pub(crate) fn block_here(&mut self) -> Option<u32> {
+        self.engine.next_run().ok().flatten().map(|run| run.id)
     }
 
-    /// What is behind the virtual page of `address`, as far as this segment has seen up to here.
-    pub(crate) fn target(&self, address: u32) -> Option<Target> {
-        let shadow = &self.engine.memory.shadow;
-        let mapping = shadow.mapping(address)?;
-        Some(match mapping.behaviour {
-            Behaviour::Device => Target::Device,
-            Behaviour::Ram => Target::Ram(shadow.page(mapping).number),
-            Behaviour::Rom => Target::Rom(shadow.page(mapping).number),
-        })
+    /// The first instruction that is looked for, behind where [`go`](Self::go) went and up to the offset `until`, which is
+    /// proved. Others are not to be looked for. `Err`: it was cancelled.
+    pub(crate) fn next_instruction(
+        &mut self,
+        quarry: &Quarry,
+        until: u64,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<u64>, Cancelled> {
+        let from = self.engine.executed;
+        let mut at = None;
+        let cancelled = RefCell::new(cancelled);
+        let ended = scan(
+            &mut self.engine,
+            quarry,
+            &self.past,
+            until,
+            &|| cancelled.borrow_mut()(),
+            &mut |found, _| match found {
+                Found::Instruction { offset, .. } if offset > from => {
+                    at = Some(offset);
+                    ControlFlow::Break(())
+                }
+                _ => ControlFlow::Continue(()),
+            },
+        );
+        match ended {
+            Ok(Ended::Cancelled) => Err(Cancelled { at: Some(self.number) }),
+            // Behind a divergence nothing is proved, so nothing is found.
+            _ => Ok(at),
+        }
     }
 
-    /// The registers that govern translation here, if they are known.
-    pub(crate) fn translation(&self) -> Option<&[u64]> {
-        let after = self.translations.partition_point(|entry| entry.from <= self.engine.executed);
-        Some(&self.translations.get(after.checked_sub(1)?)?.registers)
-    }
-
-    /// A byte of physical memory, if this segment has seen it up to here.
-    pub(crate) fn byte(&self, page: u64, offset: usize) -> Option<u8> {
-        let page = self.engine.memory.shadow.touched_page(page)?;
-        let known = page.known.get(offset / 64)? >> (offset % 64) & 1 != 0;
-        page.data.get(offset % PAGE_BYTES).copied().filter(|_| known)
+    /// Memory where [`go`](Self::go) went.
+    pub(crate) fn view(&self) -> View<'_> {
+        self.engine.view(&self.past)
     }
 }

@@ -43,7 +43,7 @@ fn registers(address: u32) -> [u32; 17] {
 impl Recorder {
     fn new(directory: &Path) -> Recorder {
         let header = Header {
-            format_version: 1,
+            format_version: 2,
             arch: Architecture::Arm,
             byte_order: ByteOrder::Little,
             cpu: String::new(),

@@ -76,15 +76,15 @@ fn exercise(recording: &mut Recording, seed: u64) {
         recording.provenance(0x1000_0f80, &mut provenances).unwrap();
     }
     for kinds in Kind::ALL.map(|kind| Kinds::from_iter([kind])).into_iter().chain([Kinds::ALL]) {
-        let events = recording.events(kinds).take(100_000);
-        assert!(events.collect::<Vec<_>>().is_sorted_by_key(Event::position));
+        let events: Vec<_> = recording.events(kinds, &mut || false).take(100_000).collect();
+        assert!(events.is_sorted_by_key(Event::position));
     }
     for slot in 0..6 {
         let mut addresses: Vec<u32> = (0..8).map(|index| 0x8000 + 64 * slot + 4 * index).collect();
         addresses.push(random.u32(..));
         addresses.sort_unstable();
         addresses.dedup();
-        let stop = StopAt { addresses, position: None };
+        let stop = StopAt { addresses, ..StopAt::default() };
         let mut patience = 200;
         let mut cancelled = || {
             patience -= 1;
@@ -133,7 +133,7 @@ fn check_shown(recorded: &Recorded, recording: &mut Recording) -> Result<(), Tes
     // What is told has happened, in this order.
     recording.seek(Position(0)).unwrap();
     let mut logged = recorded.events(&program);
-    let told: Vec<Event> = recording.events(Kinds::ALL).map(synthetic::without_next).collect();
+    let told: Vec<Event> = recording.events(Kinds::ALL, &mut || false).map(synthetic::without_next).collect();
     for kind in Kind::ALL {
         let of_kind = |event: &&mut Event| event.kind() == Some(kind);
         let mut expected = logged.iter_mut().filter(of_kind);
@@ -600,7 +600,7 @@ fn millions_of_device_writes_do_no_harm() {
     recording.seek(Position(0)).unwrap();
     assert!(recording.registers().unwrap().iter().all(Option::is_none));
     assert!(recording.why_unknown().unwrap().contains("changes more memory than can be kept"));
-    assert_eq!(recording.events(Kinds::ALL).count(), 1 << 25);
+    assert_eq!(recording.events(Kinds::ALL, &mut || false).count(), 1 << 25);
 }
 
 proptest! {

@@ -80,7 +80,10 @@ fn the_exception_in_the_slot_is_told() {
         pc: Some(0x8000_106c),
         to: Some(0x8000_0180),
     });
-    assert_eq!(recording.events(Kinds::ALL).collect::<Vec<_>>(), std::slice::from_ref(&expected));
+    assert_eq!(
+        recording.events(Kinds::ALL, &mut || false).collect::<Vec<_>>(),
+        std::slice::from_ref(&expected)
+    );
     assert!(
         expected.to_string().starts_with("address error on a load or fetch, by 0x8000106c"),
         "{expected}"
@@ -92,13 +95,13 @@ fn breakpoints_are_found_in_both_directions() {
     let directory = tempfile::tempdir().unwrap();
     record(directory.path(), Little);
     let mut recording = Recording::open(directory.path()).unwrap();
-    let stop = StopAt { addresses: vec![LOOP], position: None };
+    let stop = StopAt { addresses: vec![LOOP], ..StopAt::default() };
     for turn in 0..TURNS {
         assert_eq!(recording.run_forward(&stop, &mut || false).unwrap(), Stop::Address);
         assert_eq!(recording.position(), Position(LOOP_POSITION + 3 * turn));
     }
     // The slot that is a block of its own.
-    let slot = StopAt { addresses: vec![0x8000_103c], position: None };
+    let slot = StopAt { addresses: vec![0x8000_103c], ..StopAt::default() };
     assert_eq!(recording.run_backward(&slot, &mut || false).unwrap(), Stop::Address);
     assert_eq!(recording.position(), Position(12));
 }

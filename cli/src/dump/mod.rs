@@ -66,8 +66,8 @@ JSON, one object a line:
   {\"position\", \"discontinuity\", \"vector\", \"cause\", \"further\", \"registers\"}
       before the instruction at `position`; vector: the number of ARM's exception vector, or null if it went elsewhere;
       cause: that number, or 8 for a reset, 9 for something that QEMU did for the guest; on MIPS the ExcCode, or 32 and 33 for
-      these; 255 if it is not known; further: a
-      list of the causes of discontinuities that followed at once, with no instruction between
+      these; 254 for a gap in an imported recording, 255 if it is not known; further: a list of the causes of discontinuities
+      that followed at once, with no instruction between
   {\"unknown\": {\"from\", \"to\", \"reason\"}}
       from position `from` to before `to` nothing is known; it comes last
 Positions, sizes and vectors are numbers; addresses and values are text, as in \"0x4000ff8c\".";

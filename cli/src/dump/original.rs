@@ -9,6 +9,7 @@ use ktrace_timeline::walk::{Discontinuity, Instruction};
 
 use super::Printer;
 use crate::disassembly::Disassembler;
+use crate::import::xpsr;
 
 /// The names in the heads of ARM blocks, in their spelling; the last is followed by xPSR, which is computed.
 const ARM_NAMES: [&str; 17] = [
@@ -72,17 +73,6 @@ impl Original {
     pub fn new(set: InstructionSet) -> Result<Original> {
         Ok(Original { set, disassembler: Disassembler::new(set)?, open: None })
     }
-}
-
-/// The M-profile status word as QEMU computes it, also for other processors, where it is made of the state that they have
-/// too (`xpsr_read` in target/arm/cpu.h): N, Z, C, V, Q and GE where CPSR has them; CPSR.T at bit 24; ITSTATE where CPSR has
-/// it; the exception number, in bits 0 to 8, is 0 on A-profile processors. So CPSR's bits 5 to 8, 20 to 23 and the mode are
-/// missing, and 400001d3 becomes 40000000.
-fn xpsr(cpsr: u32) -> u32 {
-    const SAME: u32 = 0xf800_0000 | 0x000f_0000 | 0x0600_fc00;
-    const CPSR_THUMB: u32 = 1 << 5;
-    const XPSR_THUMB: u32 = 1 << 24;
-    cpsr & SAME | if cpsr & CPSR_THUMB != 0 { XPSR_THUMB } else { 0 }
 }
 
 fn write_registers(set: InstructionSet, registers: &KnownRegisters, out: &mut dyn Write) -> io::Result<()> {
@@ -194,12 +184,5 @@ ip=00000000  sp=00000000  cl=00000000  pc=00000000 cspr=400001d3 xspr=40000000
 00400004 00000000 00000000 00000000 ???????? 80005ce0 00000000 00739300
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
-    }
-
-    #[test]
-    fn xpsr_has_the_flags_the_it_state_and_thumb() {
-        assert_eq!(xpsr(0xffff_ffff), 0xff0f_fc00);
-        assert_eq!(xpsr(0x6000_0030), 0x6100_0000);
-        assert_eq!(xpsr(0x0600_fc13), 0x0600_fc00);
     }
 }

@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(image.read(0x5fff_fffc, &mut last), vec![0..4]);
         assert_eq!(last, [0, 0, 0, 0, 1, 1, 1, 1]);
         let mut device = [1; 4];
-        assert_eq!(image.read(0x900_0000, &mut device), vec![], "the serial port is not memory");
+        assert!(image.read(0x900_0000, &mut device).is_empty(), "the serial port is not memory");
     }
 
     #[test]

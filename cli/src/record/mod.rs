@@ -5,7 +5,7 @@
 
 mod capture;
 mod control;
-mod directory;
+pub mod directory;
 mod guest;
 mod lines;
 mod mtree;
@@ -334,6 +334,9 @@ impl Outcome {
             return failed;
         };
         let seconds = duration.as_secs_f64();
+        if finished.instructions > 0 {
+            crate::index::after_recording(directory);
+        }
         eprintln!(
             "ktracer: recorded {} instructions in {} blocks, {seconds:.1} s ({}/s)",
             HumanCount(finished.instructions),

@@ -105,7 +105,8 @@ fn bytes_of_mask(mask: u8) -> u64 {
     const EACH: u64 = 0x0101_0101_0101_0101;
     let bits = (u64::from(mask) * EACH) & 0x8040_2010_0804_0201;
     // A byte that is not 0 carries into its highest bit.
-    let highest = ((bits & 0x7f7f_7f7f_7f7f_7f7f) + 0x7f7f_7f7f_7f7f_7f7f | bits) & (EACH << 7);
+    let carried = (bits & 0x7f7f_7f7f_7f7f_7f7f) + 0x7f7f_7f7f_7f7f_7f7f;
+    let highest = (carried | bits) & (EACH << 7);
     (highest >> 7) * 0xff
 }
 

@@ -635,22 +635,21 @@ mod tests {
         assert!(memory.access(1, 0x1008, LOAD, 5));
         assert!(memory.access(1, 0x100c, STORE, 0x8877_6655));
         assert!(!memory.access(1, 0x1008, LOAD, 6), "another value");
-        assert!(!memory.access(1, 0x1010, LOAD, 0), "seen first");
-        assert_eq!(memory.page_mut(page).lines(), Lines { read: 1, written: 1 });
+        assert!(!memory.access(1, 0x1050, LOAD, 7), "seen first");
         assert!(!memory.access(1, 0x100a, LOAD, 0), "not aligned");
         assert!(!memory.access(2, 0x1008, LOAD, 5), "another context");
         assert!(memory.access(1, 0x1008, AccessKind { size: 3, store: false }, 0x8877_6655_0000_0005));
         assert!(memory.access(1, 0x100d, AccessKind { size: 0, store: false }, 0x66));
         assert_eq!((memory.page_mut(page).byte(0xc), memory.page_mut(page).knows(0x10)), (0x55, false));
-        assert_eq!(memory.page_mut(page).lines(), Lines { read: 0, written: 1 });
-        assert_eq!((memory.page_mut(page).known(0), memory.page_mut(page).known(1)), (0xff00, 0));
+        assert_eq!(memory.page_mut(page).lines(), Lines { read: 2, written: 1 });
+        assert_eq!((memory.page_mut(page).known(0), memory.page_mut(page).known(1)), (0xff00, 0xf_0000));
         assert_eq!(
             memory.see(1, 0x1012, 1, 0x1234),
             Some(Sight { page, unknown: 3, changed: 0 }),
             "two bytes in the middle of a word"
         );
         assert_eq!(memory.see(1, 0x100a, 0, 7), Some(Sight { page, unknown: 0, changed: 1 << 10 }));
-        assert_eq!(memory.page_mut(page).lines(), Lines { read: 1, written: 1 });
+        assert_eq!(memory.page_mut(page).lines(), Lines { read: 3, written: 1 });
         assert_eq!(memory.page_mut(page).known(0), 0xc_ff00);
         memory.unmap(0x1ffc);
         assert!(!memory.access(1, 0x1008, LOAD, 5));

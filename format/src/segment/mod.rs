@@ -11,7 +11,7 @@ pub mod encoder;
 pub mod index;
 mod local_memory;
 mod page_table;
-mod target;
+pub(crate) mod target;
 mod translations;
 
 pub use commit::Committer;
@@ -84,6 +84,8 @@ pub mod control {
     pub const READ: u8 = BLOCK | STARTED | DISCONTINUITY | DEVICE_WRITES | FURTHER;
 }
 
+/// The cause of a discontinuity that is a gap: what ran before the next block was not recorded.
+pub const CAUSE_GAP: u8 = 254;
 /// The cause of a discontinuity that is not known. All others are the instruction set's.
 pub const CAUSE_UNKNOWN: u8 = 255;
 

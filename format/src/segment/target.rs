@@ -6,7 +6,7 @@ use crate::varint;
 /// Physical addresses have at most 64 bits.
 const PAGE_LIMIT: u64 = 1 << 52;
 
-pub(super) fn write_target(into: &mut Vec<u8>, target: Target) {
+pub(crate) fn write_target(into: &mut Vec<u8>, target: Target) {
     match target {
         Target::Ram(page) => {
             into.push(0);
@@ -20,7 +20,7 @@ pub(super) fn write_target(into: &mut Vec<u8>, target: Target) {
     }
 }
 
-pub(super) fn read_target(from: &[u8], at: &mut usize) -> Option<Target> {
+pub(crate) fn read_target(from: &[u8], at: &mut usize) -> Option<Target> {
     let kind = *from.get(*at)?;
     *at += 1;
     let mut page = || varint::read(from, at).ok().filter(|page| *page < PAGE_LIMIT);

@@ -1,10 +1,12 @@
 //! One translation block: the unit that the recorder sees executing and that the executor runs.
 
+use super::dependencies;
 use super::instruction::{Condition, Decoded, Instruction, Opaque};
 use super::lower::{Site, lower};
 use super::mode::Mode;
 use super::operation::{MicroOperation, Operation};
 use super::{a32, t32};
+use crate::Dependencies;
 use crate::flow::Flow;
 
 /// The code of a block is not something that QEMU executes as one block.
@@ -58,6 +60,8 @@ pub struct Block {
     opaque_indices: Box<[u16]>,
     /// For each instruction whether a block can end early in it.
     may_stop: Box<[bool]>,
+    /// For each instruction, if they were asked for.
+    dependencies: Box<[Dependencies]>,
 }
 
 impl Block {
@@ -66,13 +70,18 @@ impl Block {
     ///
     /// Where `mode` says that data is big-endian, every instruction that accesses memory is opaque.
     pub fn decode(address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
-        Self::decode_with(address, mode, code, lower)
+        Self::decode_with(address, mode, code, lower, None)
+    }
+
+    /// The same, and finds out what each instruction's results depend on: see [`Block::dependencies`].
+    pub fn decode_with_dependencies(address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
+        Self::decode_with(address, mode, code, lower, Some(Vec::new()))
     }
 
     /// The same, but every modelled instruction executes in its neutral form.
     #[cfg(test)]
     pub(super) fn decode_neutral(address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
-        Self::decode_with(address, mode, code, |_, _, _| None)
+        Self::decode_with(address, mode, code, |_, _, _| None, None)
     }
 
     fn decode_with(
@@ -80,6 +89,7 @@ impl Block {
         mode: Mode,
         code: &[u8],
         lower: impl Fn(&Instruction, Site, bool) -> Option<Operation>,
+        mut all_dependencies: Option<Vec<Dependencies>>,
     ) -> Result<Block, DecodeError> {
         let thumb = mode.thumb();
         if code.is_empty() {
@@ -122,6 +132,9 @@ impl Block {
             }
             if last {
                 flow = instruction.flow(condition, site);
+            }
+            if let Some(all) = &mut all_dependencies {
+                all.push(dependencies::of(&instruction, condition));
             }
             may_stop.push(
                 last || instruction.memory_as_opaque().is_some()
@@ -169,6 +182,7 @@ impl Block {
             opaque: opaque.into(),
             opaque_indices: opaque_indices.into(),
             may_stop: may_stop.into(),
+            dependencies: all_dependencies.unwrap_or_default().into(),
         })
     }
 
@@ -226,6 +240,12 @@ impl Block {
     /// one. All others always complete and are followed by the next.
     pub fn may_stop_at(&self, index: usize) -> bool {
         self.may_stop.get(index).copied().unwrap_or(false)
+    }
+
+    /// What an instruction's results depend on. `None` from `len` on, and if the block was not decoded
+    /// [with dependencies](Self::decode_with_dependencies).
+    pub fn dependencies(&self, index: usize) -> Option<Dependencies> {
+        self.dependencies.get(index).copied()
     }
 
     /// Where control goes after the last instruction.

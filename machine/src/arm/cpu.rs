@@ -149,12 +149,13 @@ impl Cpu {
         let mut target = Target { address: block.address_of(to), thumb: block_thumb };
 
         macro_rules! access {
-            ($position:expr, $access:expr) => {
+            ($position:expr, $access:expr) => {{
+                bus.at_instruction(from + $position);
                 match $access {
                     Ok(value) => value,
                     Err(_) => return Exit::Halted(from + $position),
                 }
-            };
+            }};
         }
 
         for (position, micro) in operations.iter().enumerate() {

@@ -9,6 +9,7 @@ pub mod a32;
 mod arithmetic;
 pub mod block;
 pub mod cpu;
+mod dependencies;
 pub mod description;
 mod effects;
 mod execute;

@@ -1,6 +1,7 @@
 //! One translation block: the unit that the recorder sees executing and that the executor runs.
 
 use super::compressed;
+use super::dependencies;
 use super::description::FLOATING_POINT;
 use super::effects::Flow;
 use super::instruction::{Instruction, Opaque, PROGRAM_COUNTER};
@@ -8,6 +9,7 @@ use super::lower::lower;
 use super::mips32;
 use super::mode::{Mode, Slot};
 use super::operation::Operation;
+use crate::Dependencies;
 
 /// The code of a block is not something that QEMU executes as one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,6 +70,8 @@ pub struct Block {
     offsets: Box<[u16]>,
     /// The indices of instructions that may write what is in [`FLOATING_POINT`], modelled or not, rising.
     floating: Box<[u16]>,
+    /// For each instruction, if they were asked for.
+    dependencies: Box<[Dependencies]>,
 }
 
 /// No block has an instruction with this index.
@@ -77,13 +81,18 @@ impl Block {
     /// Decodes the code at a virtual address, whose bit 0 is clear, also of compressed code. `mode` is the processor's at
     /// the block's start; `code` are the block's bytes as in memory, whatever the byte order.
     pub fn decode(address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
-        Self::decode_with(address, mode, code, lower)
+        Self::decode_with(address, mode, code, lower, None)
+    }
+
+    /// The same, and finds out what each instruction's results depend on: see [`Block::dependencies`].
+    pub fn decode_with_dependencies(address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
+        Self::decode_with(address, mode, code, lower, Some(Vec::new()))
     }
 
     /// The same, but every modelled instruction executes in its neutral form.
     #[cfg(test)]
     pub(super) fn decode_neutral(address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
-        Self::decode_with(address, mode, code, |_, _| None)
+        Self::decode_with(address, mode, code, |_, _| None, None)
     }
 
     fn decode_with(
@@ -91,6 +100,7 @@ impl Block {
         mode: Mode,
         code: &[u8],
         lower: impl Fn(&Instruction, u32) -> Option<Operation>,
+        mut all_dependencies: Option<Vec<Dependencies>>,
     ) -> Result<Block, DecodeError> {
         if code.is_empty() {
             return Err(DecodeError::Empty);
@@ -102,7 +112,11 @@ impl Block {
             return Err(DecodeError::TooLong { length: code.len() });
         }
         if mode.compressed() {
-            return Self::decode_compressed(address, mode, code);
+            let mut block = Self::decode_compressed(address, mode, code)?;
+            if all_dependencies.is_some() {
+                block.dependencies = block.opaque.iter().map(dependencies::of_opaque).collect();
+            }
+            return Ok(block);
         }
 
         let mut operations = Vec::with_capacity(code.len() / 4);
@@ -149,6 +163,9 @@ impl Block {
             }
             let last = offset + length == code.len();
 
+            if let Some(all) = &mut all_dependencies {
+                all.push(dependencies::of(&instruction));
+            }
             // The offset is below the limit that was checked above, and there is less than one entry for each byte.
             offsets.push(offset as u16);
             may_stop.push(last || instruction.may_stop());
@@ -192,6 +209,7 @@ impl Block {
             may_stop: may_stop.into(),
             offsets: if uniform { Box::default() } else { offsets.into() },
             floating: floating.into(),
+            dependencies: all_dependencies.unwrap_or_default().into(),
         })
     }
 
@@ -236,6 +254,7 @@ impl Block {
             may_stop: vec![true; count.into()].into(),
             offsets: offsets.into(),
             floating: (0..count).collect(),
+            dependencies: Box::default(),
         })
     }
 
@@ -303,6 +322,12 @@ impl Block {
     /// it raise an exception, or it is the last one. All others always complete and are followed by the next.
     pub fn may_stop_at(&self, index: usize) -> bool {
         self.may_stop.get(index).copied().unwrap_or(false)
+    }
+
+    /// What an instruction's results depend on. `None` from `len` on, and if the block was not decoded
+    /// [with dependencies](Self::decode_with_dependencies).
+    pub fn dependencies(&self, index: usize) -> Option<Dependencies> {
+        self.dependencies.get(index).copied()
     }
 
     /// Where control goes after the last instruction.

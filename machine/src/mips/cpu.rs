@@ -152,12 +152,13 @@ impl Cpu {
         let behind_slot = block.behind_slot();
 
         macro_rules! access {
-            ($position:expr, $access:expr) => {
+            ($position:expr, $access:expr) => {{
+                bus.at_instruction(from + $position);
                 match $access {
                     Ok(value) => value,
                     Err(_) => return Exit::Halted(from + $position),
                 }
-            };
+            }};
         }
         macro_rules! load {
             ($position:expr, $width:expr, $rt:expr, $base:expr, $offset:expr) => {{

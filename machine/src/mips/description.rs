@@ -105,6 +105,9 @@ pub const PROGRAM_COUNTER: usize = 37;
 /// exception does not change them. (It does change FCSR.)
 pub const FLOATING_POINT: u128 = ((1 << 32) - 1) << 38 | 1 << 71;
 
+/// f0 to f31, as a mask over the numbers.
+pub const FLOATING_POINT_DATA: u128 = ((1 << 32) - 1) << 38;
+
 /// Registers, as a mask over their numbers, that an exception changes: Status, BadVAddr, Cause, the program counter.
 pub const EXCEPTION: u128 = 1 << 32 | 1 << 35 | 1 << 36 | 1 << 37;
 

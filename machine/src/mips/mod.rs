@@ -12,6 +12,7 @@
 pub mod block;
 mod compressed;
 pub mod cpu;
+mod dependencies;
 pub mod description;
 mod effects;
 mod execute;

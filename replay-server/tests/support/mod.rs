@@ -91,7 +91,8 @@ impl RawClient {
     pub fn receive_packet(&mut self) -> Option<String> {
         loop {
             match self.receive()? {
-                Event::Packet(body) => return Some(String::from_utf8(body).expect("replies are text")),
+                // The answer to a binary read need not be text; whoever wants its bytes receives it as it is.
+                Event::Packet(body) => return Some(String::from_utf8_lossy(&body).into_owned()),
                 Event::Acknowledged => {}
                 other => panic!("the server sent {other:?}"),
             }

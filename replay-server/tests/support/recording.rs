@@ -17,6 +17,7 @@ use ktrace_format::Position;
 use ktrace_timeline::events::{Cause, DeviceWrite, Discontinuity, Event, Kinds};
 use ktrace_timeline::provenance::Provenance;
 use ktrace_timeline::replay::RegisterDescription;
+use ktrace_timeline::search::{Moment, Watched, Watchpoint, Who};
 use ktrace_timeline::{InstructionSet, MachineDescription, Replay, ReplayError, Stop, StopAt};
 
 pub const PROGRAM_ADDRESS: u32 = 0x8000;
@@ -148,10 +149,73 @@ impl SyntheticRecording {
 
     fn stops_at(&self, stop: &StopAt) -> Option<Stop> {
         let address = self.state(self.position).registers[PROGRAM_COUNTER];
-        if self.position != self.end && stop.addresses.binary_search(&address).is_ok() {
+        let counts =
+            || stop.condition.as_ref().is_none_or(|condition| condition.holds(&Then { recording: self }));
+        if self.position != self.end && stop.addresses.binary_search(&address).is_ok() && counts() {
             return Some(Stop::Address);
         }
         (stop.position == Some(self.position)).then_some(Stop::Position)
+    }
+}
+
+/// The present position.
+struct Then<'a> {
+    recording: &'a SyntheticRecording,
+}
+
+impl Moment for Then<'_> {
+    fn position(&self) -> u64 {
+        self.recording.position.0
+    }
+
+    fn register(&self, number: usize) -> Option<u32> {
+        let known = self.recording.unknown_register != Some(number);
+        self.recording.state(self.recording.position).registers.get(number).copied().filter(|_| known)
+    }
+
+    fn read_memory(&self, address: u32, into: &mut [Option<u8>]) {
+        self.recording.memory(address, into);
+    }
+}
+
+impl SyntheticRecording {
+    /// The access of a watched range that the instruction at a position makes: the only one stores to the counter.
+    fn access(&self, position: Position, stop: &StopAt) -> Option<Stop> {
+        if self.state(position).registers[PROGRAM_COUNTER] != LOOP_START + 4 {
+            return None;
+        }
+        let (first, last) = (u64::from(COUNTER_ADDRESS), u64::from(COUNTER_ADDRESS) + 3);
+        let touches = |watchpoint: &Watchpoint| {
+            watchpoint.watched != Watched::Read
+                && watchpoint.range.first() <= last
+                && watchpoint.range.last() >= first
+                // Only the counter's lowest byte changes, after the first time.
+                && (watchpoint.watched != Watched::Change || watchpoint.range.first() == first || position.0 == 3)
+        };
+        let number = stop.watchpoints.iter().position(touches)?;
+        Some(Stop::Watchpoint { number, address: first, who: Who::Store })
+    }
+
+    fn memory(&self, address: u32, into: &mut [Option<u8>]) {
+        let last = u64::from(address) + into.len() as u64;
+        if address > COUNTER_ADDRESS + 3 && last <= 0xffff_fffc || last <= PROGRAM_ADDRESS.into() {
+            // Most of the address space, fast.
+            into.fill(None);
+            return;
+        }
+        let counter = self.state(self.position).counter;
+        for (offset, byte) in into.iter_mut().enumerate() {
+            let address = address.wrapping_add(offset as u32);
+            let word = match address & !3 {
+                COUNTER_ADDRESS => counter,
+                // The last word of the address space, to test what happens there.
+                0xffff_fffc => Some(0x1234_5678),
+                word => word
+                    .checked_sub(PROGRAM_ADDRESS)
+                    .and_then(|offset| PROGRAM.get(offset as usize / 4).copied()),
+            };
+            *byte = word.map(|word| word.to_le_bytes()[address as usize % 4]);
+        }
     }
 }
 
@@ -185,18 +249,14 @@ impl Replay for SyntheticRecording {
     }
 
     fn read_memory(&mut self, address: u32, into: &mut [Option<u8>]) -> Result<(), ReplayError> {
-        let counter = self.state(self.position).counter;
-        for (offset, byte) in into.iter_mut().enumerate() {
-            let address = address.wrapping_add(offset as u32);
-            let word = match address & !3 {
-                COUNTER_ADDRESS => counter,
-                // The last word of the address space, to test what happens there.
-                0xffff_fffc => Some(0x1234_5678),
-                word => word
-                    .checked_sub(PROGRAM_ADDRESS)
-                    .and_then(|offset| PROGRAM.get(offset as usize / 4).copied()),
-            };
-            *byte = word.map(|word| word.to_le_bytes()[address as usize % 4]);
+        self.memory(address, into);
+        Ok(())
+    }
+
+    fn read_physical_memory(&mut self, address: u64, into: &mut [Option<u8>]) -> Result<(), ReplayError> {
+        match u32::try_from(address) {
+            Ok(address) => self.memory(address, into),
+            Err(_) => into.fill(None),
         }
         Ok(())
     }
@@ -217,7 +277,11 @@ impl Replay for SyntheticRecording {
         Ok(())
     }
 
-    fn events(&self, kinds: Kinds) -> Box<dyn Iterator<Item = Event> + '_> {
+    fn events<'a>(
+        &'a self,
+        kinds: Kinds,
+        cancelled: &'a mut dyn FnMut() -> bool,
+    ) -> Box<dyn Iterator<Item = Event> + 'a> {
         // Made up: nothing of this shows in the states.
         let event = |position| match position % 4 {
             0 => {
@@ -229,7 +293,7 @@ impl Replay for SyntheticRecording {
         };
         let positions = (self.position.0..=self.end.0).filter(|position| position % 2 == 0);
         let wanted = move |event: &Event| event.kind().is_some_and(|kind| kinds.contains(kind));
-        Box::new(positions.map(event).filter(wanted))
+        Box::new(positions.take_while(move |_| !cancelled()).map(event).filter(wanted))
     }
 
     fn run_forward(
@@ -240,6 +304,9 @@ impl Replay for SyntheticRecording {
         while self.position < self.end {
             if self.position.0.is_multiple_of(1024) && cancelled() {
                 return Ok(Stop::Cancelled);
+            }
+            if let Some(stop) = self.access(self.position, stop) {
+                return Ok(stop);
             }
             self.position.0 += 1;
             if let Some(stop) = self.stops_at(stop) {
@@ -257,6 +324,9 @@ impl Replay for SyntheticRecording {
         while self.position > Position::START {
             if self.position.0.is_multiple_of(1024) && cancelled() {
                 return Ok(Stop::Cancelled);
+            }
+            if let Some(stop) = self.access(Position(self.position.0 - 1), stop) {
+                return Ok(stop);
             }
             self.position.0 -= 1;
             if let Some(stop) = self.stops_at(stop) {

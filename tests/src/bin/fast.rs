@@ -30,7 +30,7 @@ fn examine(trace: &Path) -> Result<Recording> {
     let path = recording.program().trace().header().path;
     recording.seek(Position::START)?;
     let mut counts = [0_u64; Kind::ALL.len()];
-    for event in recording.events(Kinds::ALL) {
+    for event in recording.events(Kinds::ALL, &mut || false) {
         let kind = event.kind().with_context(|| format!("at position {}: {event}", event.position()))?;
         let count = Kind::ALL.iter().zip(&mut counts).find(|(known, _)| **known == kind);
         *count.context("a kind of its own")?.1 += 1;

@@ -255,7 +255,7 @@ pub fn record(directory: &Path, order: ByteOrder) -> Vec<State> {
     image.finish().unwrap();
 
     let header = Header {
-        format_version: 1,
+        format_version: 2,
         arch: Architecture::Mips,
         byte_order: order,
         cpu: "24Kf".into(),

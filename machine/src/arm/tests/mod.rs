@@ -5,6 +5,7 @@ mod blocks;
 mod branches;
 mod data;
 mod decoding;
+mod dependencies;
 mod media;
 mod memory;
 mod multiply;

@@ -4,6 +4,7 @@
 mod blocks;
 mod branches;
 mod data;
+mod dependencies;
 mod memory;
 mod opaque;
 mod properties;

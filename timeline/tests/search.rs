@@ -1,0 +1,356 @@
+//! Every search agrees with a walk over whole segments.
+
+mod synthetic;
+
+use std::sync::Arc;
+
+use ktrace_format::Position;
+use ktrace_timeline::events::{Event as Happening, Events, Kind, Kinds};
+use ktrace_timeline::search::{AddressSpace, Condition, MemoryRange, Watched, Watchpoint, Who};
+use ktrace_timeline::walk::{Event, Walk};
+use ktrace_timeline::{Program, Recording, Replay, Stop, StopAt};
+use proptest::prelude::*;
+use synthetic::{Recorded, Setup, Step, record, setup, steps};
+
+/// An access as a walk sees it.
+#[derive(Clone, Debug)]
+struct Access {
+    position: u64,
+    who: Who,
+    address: u32,
+    physical: Option<u64>,
+    bytes: u64,
+}
+
+/// What happened, instruction by instruction.
+struct Log {
+    addresses: Vec<u32>,
+    registers: Vec<[Option<u32>; 17]>,
+    accesses: Vec<Access>,
+}
+
+fn log(program: &Arc<Program>) -> Log {
+    let mut log = Log { addresses: Vec::new(), registers: Vec::new(), accesses: Vec::new() };
+    for event in Walk::new(Arc::clone(program), 0) {
+        let Event::Instruction(instruction) = event else { continue };
+        log.addresses.push(instruction.address);
+        log.registers.push(std::array::from_fn(|number| instruction.before.get(number)));
+        for access in &instruction.accesses {
+            log.accesses.push(Access {
+                position: instruction.position,
+                who: if access.store { Who::Store } else { Who::Load },
+                address: access.address,
+                physical: access.physical.or(access.device.map(|(_, physical)| physical)),
+                bytes: access.bytes.into(),
+            });
+        }
+    }
+    let writes = Events::new(Arc::clone(program), Kinds::from_iter([Kind::Dma]), 0, u64::MAX);
+    for event in writes {
+        if let Happening::DeviceWrite(write) = event
+            && let Some(position) = write.position.checked_sub(1)
+        {
+            let (address, physical) = (0, Some(write.physical));
+            log.accesses.push(Access { position, who: Who::Device, address, physical, bytes: write.bytes });
+        }
+    }
+    log.accesses.sort_by_key(|access| access.position);
+    log
+}
+
+fn read(recording: &mut Recording, position: u64, range: &MemoryRange) -> Vec<Option<u8>> {
+    let mut bytes = vec![None; (range.last() - range.first() + 1) as usize];
+    recording.seek(Position(position)).unwrap();
+    match range.space() {
+        AddressSpace::Virtual => recording.read_memory(range.first() as u32, &mut bytes).unwrap(),
+        AddressSpace::Physical => recording.read_physical_memory(range.first(), &mut bytes).unwrap(),
+    }
+    bytes
+}
+
+/// Whether an access touches a range. Accesses that straddle pages have one physical address only, so ranges for these are
+/// chosen such that it does not matter; so are those of devices' writes.
+fn touches(access: &Access, range: &MemoryRange) -> bool {
+    let overlaps =
+        |first: u64| (0..access.bytes).any(|at| (range.first()..=range.last()).contains(&(first + at)));
+    match range.space() {
+        AddressSpace::Virtual => (0..access.bytes).any(|at| {
+            let address = u64::from(access.address.wrapping_add(at as u32));
+            (range.first()..=range.last()).contains(&address)
+        }),
+        AddressSpace::Physical => access.physical.is_some_and(overlaps),
+    }
+}
+
+/// Positions at which a watchpoint is hit, rising. For what only memory itself can tell, memory is read.
+fn hits(recording: &mut Recording, log: &Log, watchpoint: &Watchpoint) -> Vec<u64> {
+    let range = &watchpoint.range;
+    let mut hits = Vec::new();
+    for access in &log.accesses {
+        let wanted = matches!(
+            (watchpoint.watched, access.who),
+            (Watched::Read, Who::Load)
+                | (Watched::Write, Who::Store | Who::Device)
+                | (Watched::Access | Watched::Change, _)
+        );
+        if !wanted || !touches(access, range) {
+            continue;
+        }
+        if watchpoint.watched == Watched::Change {
+            let before = read(recording, access.position, range);
+            let after = read(recording, access.position + 1, range);
+            let changed = before.iter().zip(&after).any(|(before, after)| match (before, after) {
+                (Some(before), Some(after)) => before != after,
+                (None, Some(_)) => access.who != Who::Load,
+                _ => false,
+            });
+            if !changed {
+                continue;
+            }
+        }
+        hits.push(access.position);
+    }
+    hits.dedup();
+    hits
+}
+
+fn forward(recording: &mut Recording, from: u64, stop: &StopAt) -> (Stop, u64) {
+    recording.seek(Position(from)).unwrap();
+    let stopped = recording.run_forward(stop, &mut || false).unwrap();
+    (stopped, recording.position().0)
+}
+
+fn backward(recording: &mut Recording, from: u64, stop: &StopAt) -> (Stop, u64) {
+    recording.seek(Position(from)).unwrap();
+    let stopped = recording.run_backward(stop, &mut || false).unwrap();
+    (stopped, recording.position().0)
+}
+
+/// Compares searches from random places with lists of the positions of hits.
+fn compare(
+    recording: &mut Recording,
+    random: &mut fastrand::Rng,
+    stop: &StopAt,
+    executed: &[u64],
+    accessed: &[u64],
+) -> Result<(), TestCaseError> {
+    let end = recording.end().0;
+    let mut places: Vec<u64> = (0..6).map(|_| random.u64(0..=end)).collect();
+    let borders = recording.program().trace().segments();
+    places.extend([0, end, borders[random.usize(..borders.len())].first]);
+    places.extend(accessed.iter().chain(executed).take(2).flat_map(|hit| [*hit, hit + 1]));
+    for from in places {
+        let limit = if random.bool() { None } else { Some(random.u64(from..=end)) };
+        let stop = StopAt { position: limit.map(Position), ..stop.clone() };
+        let last = limit.unwrap_or(end);
+        let instruction = executed.iter().copied().find(|hit| *hit > from && *hit <= last);
+        let access = accessed.iter().copied().find(|hit| *hit >= from && *hit < last);
+        let (stopped, position) = forward(recording, from, &stop);
+        let expected = match (instruction, access) {
+            (Some(instruction), Some(access)) if instruction <= access => (true, instruction),
+            (_, Some(access)) => (false, access),
+            (Some(instruction), None) => (true, instruction),
+            (None, None) => {
+                prop_assert!(matches!(stopped, Stop::End | Stop::Position), "{:?} from {}", stopped, from);
+                continue;
+            }
+        };
+        prop_assert_eq!(
+            (stopped == Stop::Address, position),
+            expected,
+            "from {} to {:?} {:?}",
+            from,
+            limit,
+            stop
+        );
+
+        let limit = if random.bool() { None } else { Some(random.u64(0..=from)) };
+        let stop = StopAt { position: limit.map(Position), ..stop };
+        let last = limit.unwrap_or(0);
+        let instruction = executed.iter().rev().copied().find(|hit| *hit < from && *hit >= last);
+        let access = accessed.iter().rev().map(|hit| hit + 1).find(|hit| *hit <= from && *hit > last);
+        let (stopped, position) = backward(recording, from, &stop);
+        let expected = match (instruction, access) {
+            (Some(instruction), Some(access)) if instruction >= access => (true, instruction),
+            (_, Some(access)) => (false, access),
+            (Some(instruction), None) => (true, instruction),
+            (None, None) => {
+                prop_assert!(
+                    matches!(stopped, Stop::Start | Stop::Position),
+                    "{:?} back from {}",
+                    stopped,
+                    from
+                );
+                continue;
+            }
+        };
+        prop_assert_eq!(
+            (stopped == Stop::Address, position),
+            expected,
+            "back from {} to {:?} {:?}",
+            from,
+            limit,
+            stop
+        );
+    }
+    Ok(())
+}
+
+/// Ranges within a page, so that what a walk says of accesses is enough, mostly of what is accessed often.
+fn watchpoint(log: &Log, random: &mut fastrand::Rng) -> Option<Watchpoint> {
+    let access = &log.accesses[random.usize(..log.accesses.len())];
+    let physical = random.bool() || access.who == Who::Device;
+    let (space, start) = match physical {
+        true => (AddressSpace::Physical, access.physical?),
+        false => (AddressSpace::Virtual, access.address.into()),
+    };
+    let start = start.saturating_add(random.u64(0..5)).saturating_sub(2);
+    let length = [1, 1, 4, 8, 40][random.usize(..5)];
+    let watched = [Watched::Read, Watched::Write, Watched::Access, Watched::Change][random.usize(..4)];
+    Some(Watchpoint { range: MemoryRange::new(space, start, length)?, watched })
+}
+
+/// Whether a walk can tell every access of a range: it does not say all physical addresses of an access that straddles pages,
+/// nor what virtual addresses show what a device writes, nor what a range shows whose mapping changes.
+fn can_be_told(recording: &Recording, log: &Log, watchpoint: &Watchpoint) -> bool {
+    let near = |access: &&Access| {
+        let far = |first: u64, start: u64| {
+            first > watchpoint.range.last() + 64 || start + access.bytes + 64 < watchpoint.range.first()
+        };
+        match watchpoint.range.space() {
+            AddressSpace::Physical => access.physical.is_some_and(|start| !far(start, start)),
+            AddressSpace::Virtual => access.who != Who::Device,
+        }
+    };
+    let straddles =
+        |access: &&Access| (access.address & 0xfff) as u64 + access.bytes > 4096 && access.who != Who::Device;
+    let physical = watchpoint.range.space() == AddressSpace::Physical;
+    let page = |address: u64| address >> 12;
+    let one_page = page(watchpoint.range.first()) == page(watchpoint.range.last());
+    if physical {
+        let canonical = recording
+            .program()
+            .image()
+            .is_none_or(|image| image.canonical(watchpoint.range.first()) == watchpoint.range.first());
+        return canonical
+            && one_page
+            && !log.accesses.iter().filter(straddles).any(|access| {
+                // Its second page may be any.
+                let (low, high) = (watchpoint.range.first() & 0xfff, watchpoint.range.last() & 0xfff);
+                low < 16 || high > 4080 || near(&access)
+            });
+    }
+    match watchpoint.watched {
+        Watched::Read => true,
+        Watched::Change => false,
+        Watched::Write | Watched::Access => !log.accesses.iter().any(|access| access.who == Who::Device),
+    }
+}
+
+/// Damages the indexes of some segments; everything can still be found by executing them.
+fn damage_indexes(recorded: &Recorded, random: &mut fastrand::Rng) {
+    let program = Program::open(recorded.directory.path()).unwrap();
+    let path = recorded.directory.path().join("trace.kt");
+    let mut bytes = std::fs::read(&path).unwrap();
+    for segment in program.trace().segments().iter().filter(|_| random.bool()) {
+        bytes[segment.index.unwrap() as usize + 30] ^= 1;
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Memory is what the guest's log says it is, all of it.
+fn check_samples(recording: &mut Recording, recorded: &Recorded) -> Result<(), TestCaseError> {
+    for sample in recorded.samples.iter().step_by(3) {
+        recording.seek(Position(sample.position)).unwrap();
+        let mut byte = [None];
+        recording.read_memory(sample.address, &mut byte).unwrap();
+        prop_assert_eq!(byte[0], sample.byte, "{:?}", sample);
+    }
+    Ok(())
+}
+
+fn check(recorded: &Recorded, indexed: bool, damaged: bool) -> Result<(), TestCaseError> {
+    if damaged {
+        damage_indexes(recorded, &mut fastrand::Rng::with_seed(recorded.registers.len() as u64));
+    }
+    let program = Arc::new(Program::open(recorded.directory.path()).unwrap());
+    if indexed {
+        let outcome = ktrace_timeline::write_index(&program, recorded.directory.path()).unwrap();
+        prop_assert_eq!(outcome.unknown, 0);
+    }
+    let program = Arc::new(Program::open(recorded.directory.path()).unwrap());
+    let log = log(&program);
+    prop_assert_eq!(log.addresses.len() as u64, program.trace().instructions());
+    if log.addresses.is_empty() {
+        return Ok(());
+    }
+    let mut recording = Recording::new(program);
+    check_samples(&mut recording, recorded)?;
+    let mut random = fastrand::Rng::with_seed(log.addresses.len() as u64);
+    for _ in 0..24 {
+        let mut addresses: Vec<u32> =
+            (0..random.usize(0..3)).map(|_| log.addresses[random.usize(..log.addresses.len())]).collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let even = random.u8(..4) == 0;
+        let condition = even.then(|| {
+            Condition::new(|moment| {
+                let mut memory = [None];
+                moment.read_memory(moment.register(13).unwrap_or_default(), &mut memory);
+                moment.register(1).is_some_and(|value| value % 2 == 0) || memory == [Some(1)]
+            })
+        });
+        let executed: Vec<u64> = (0..)
+            .zip(log.addresses.iter().zip(&log.registers))
+            .filter(|(position, (address, registers))| {
+                let counts = !even || registers[1].is_some_and(|value| value % 2 == 0) || {
+                    let stack = registers[13].unwrap_or_default().into();
+                    let range = MemoryRange::new(AddressSpace::Virtual, stack, 1).unwrap();
+                    read(&mut recording, *position, &range) == [Some(1)]
+                };
+                addresses.binary_search(address).is_ok() && counts
+            })
+            .map(|(position, _)| position)
+            .collect();
+        let watchpoints: Vec<Watchpoint> = (0..random.usize(0..3))
+            .filter_map(|_| if log.accesses.is_empty() { None } else { watchpoint(&log, &mut random) })
+            .filter(|watchpoint| can_be_told(&recording, &log, watchpoint))
+            .collect();
+        let mut accessed: Vec<u64> =
+            watchpoints.iter().flat_map(|watchpoint| hits(&mut recording, &log, watchpoint)).collect();
+        accessed.sort_unstable();
+        accessed.dedup();
+        let stop = StopAt { addresses, condition, watchpoints, position: None };
+        compare(&mut recording, &mut random, &stop, &executed, &accessed)?;
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn searches_find_what_a_walk_finds(setup in setup(), steps in steps(1..160), indexed: bool, damaged: bool, dma: bool) {
+        let steps: Vec<Step> = steps.into_iter().filter(|step| dma || !matches!(step, Step::Dma { .. })).collect();
+        check(&record(Setup { last_dma: setup.last_dma && dma, ..setup }, &steps), indexed, damaged)?;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1, max_shrink_iters: 30, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn so_they_do_in_many_segments(setup in setup(), steps in steps(3000..3001)) {
+        let setup = Setup { last_dma: false, ..setup };
+        let cut = |(number, step): (usize, Step)| match step {
+            _ if number % 15 == 14 => Step::Cut,
+            Step::Dma { seed } => Step::Outside { seed },
+            step => step,
+        };
+        let steps: Vec<Step> = steps.into_iter().enumerate().map(cut).collect();
+        let recorded = record(setup, &steps);
+        prop_assert!(recorded.segments > 130);
+        check(&recorded, false, false)?;
+        check(&recorded, true, true)?;
+    }
+}

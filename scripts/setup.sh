@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what ktracer's build, demo and tests need on Debian 12 or 13, with apt, and nothing that is there already.
 # QEMU must be 10.0: Debian 12 takes it from its backports suite, whose address comes from the machine's own apt sources.
-# Also unpacks the guest firmware (U-Boot, Debian's armhf kernel) below ~/.cache/ktracer/firmware without installing it.
+# Also unpacks the guest firmware (U-Boot, Debian's armhf and mipsel kernels) below ~/.cache/ktracer/firmware without installing it.
 #
 #   scripts/setup.sh demo     what `make demo` needs
 #   scripts/setup.sh test     what `make test` needs (the default)
@@ -65,22 +65,33 @@ unpack_firmware() {
   rm -rf "$work"
 }
 
-# Debian's armhf installer kernel: each release carries the package of its own number. Leaves a link to the kernel whose
-# name does not depend on that.
+# The kernel of Debian's installer for armhf or mipsel: each release carries the package of its own number. Leaves a link to
+# the kernel whose name does not depend on that.
 unpack_kernel() {
-  local release package kernel
+  local architecture=$1 file=$2 release package kernel
   case $(codename) in bookworm) release=12 ;; *) release=13 ;; esac
-  package=debian-installer-$release-netboot-armhf
+  # mipsel has left Debian after 12.
+  [ "$architecture" != mipsel ] || release=12
+  package=debian-installer-$release-netboot-$architecture
+  if [ "$architecture" = mipsel ] && [ ! -e "$firmware/$package/.complete" ]; then
+    update_once
+    if [ -z "$(apt-cache madison "$package")" ]; then
+      say "this machine's apt sources have no $package: tests/mips.sh, the long proof on a MIPS kernel, can't be run"
+      return
+    fi
+  fi
   unpack_firmware "$package"
-  kernel=$package/usr/lib/debian-installer/images/$release/armhf/text/debian-installer/armhf/vmlinuz
+  # The name of the file may hold a version.
+  kernel=$(cd "$firmware" && printf '%s\n' $package/usr/lib/debian-installer/images/$release/$architecture/$file | tail -n 1)
   [ -f "$firmware/$kernel" ] || fail "$package holds no $kernel"
-  ln -sfn "$kernel" "$firmware/vmlinuz-armhf"
+  ln -sfn "$kernel" "$firmware/vmlinuz-$architecture"
 }
 
 install_packages gcc libc6-dev make gdb-multiarch
 install_qemu
 unpack_firmware u-boot-qemu
 if [ "$purpose" = test ]; then
-  install_packages python3 gcc-arm-none-eabi binutils-arm-none-eabi
-  unpack_kernel
+  install_packages python3 gcc-arm-none-eabi binutils-arm-none-eabi gcc-mipsel-linux-gnu gcc-mips-linux-gnu
+  unpack_kernel armhf text/debian-installer/armhf/vmlinuz
+  unpack_kernel mipsel 'malta/vmlinuz-*-4kc-malta'
 fi

@@ -9,15 +9,19 @@ use anyhow::{Context, Result};
 use crate::agreement::{LoggedState, difference};
 use crate::mips_oracle::{MipsOracle, State};
 
-/// The numbers of registers (gdb's) that a recording may not know: Cause, which interrupt lines change.
-const ASYNCHRONOUS: usize = 36;
+/// The number (gdb's) of Cause, which a recording may not know.
+const CAUSE: usize = 36;
+/// Its bits TI and IP7 to IP2: the timer and interrupt lines set them while the processor is anywhere, so also between the
+/// moments at which the recorder and the log look at one position.
+const LINES: u32 = 0x4000_fc00;
 
 impl State {
     fn differing<'a>(&'a self, shown: &'a [Option<u32>]) -> impl Iterator<Item = usize> + 'a {
         let logged = (0..self.registers.len()).filter(|number| self.known >> number & 1 != 0);
         logged.filter(|number| match shown.get(*number).copied().flatten() {
+            Some(value) if *number == CAUSE => (value ^ self.registers[CAUSE]) & !LINES != 0,
             Some(value) => value != self.registers[*number],
-            None => *number != ASYNCHRONOUS,
+            None => *number != CAUSE,
         })
     }
 }

@@ -60,8 +60,7 @@ fn assert_memory(recording: &mut Recording, image: &Path) -> Result<()> {
 }
 
 fn assert_true(recording: &mut Recording, states: &[State]) -> Result<()> {
-    for comparison in
-        [agreement::forward(recording, states, 0)?, agreement::backward(recording, states, 0)?]
+    for comparison in [agreement::forward(recording, states, 0)?, agreement::backward(recording, states, 0)?]
     {
         assert_eq!(comparison.mismatches, 0, "{}", comparison.described.join("\n"));
         assert_eq!(comparison.positions, states.len() as u64);

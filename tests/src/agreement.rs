@@ -96,12 +96,7 @@ fn agrees(recording: &mut Recording, position: u64, state: &impl LoggedState) ->
 
 /// The first position in `from..=to` where the log's first states are those of the recording. That another one follows
 /// within [`UNIQUE`] positions is an error, as is that there is none.
-pub fn find(
-    recording: &mut Recording,
-    states: &[impl LoggedState],
-    from: u64,
-    to: u64,
-) -> Result<u64> {
+pub fn find(recording: &mut Recording, states: &[impl LoggedState], from: u64, to: u64) -> Result<u64> {
     let anchor = &states[..states.len().min(ANCHOR)];
     let (rarest, address) = rarest(anchor).context("the log is empty")?;
     let mut stop =

@@ -140,7 +140,8 @@ impl FromIterator<Cause> for Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts = self.0.values().map(|(name, count)| format!("{count} {}", name.unwrap_or("without a name")));
+        let counts =
+            self.0.values().map(|(name, count)| format!("{count} {}", name.unwrap_or("without a name")));
         formatter.write_str(&counts.collect::<Vec<_>>().join(", "))
     }
 }

@@ -34,7 +34,9 @@ pub fn build(scratch: &Path, big_endian: bool) -> Result<PathBuf> {
         .args(linking)
         .current_dir(scratch)
         .output()
-        .with_context(|| format!("{program} is missing: install the Debian package gcc-{architecture}-linux-gnu"))?;
+        .with_context(|| {
+            format!("{program} is missing: install the Debian package gcc-{architecture}-linux-gnu")
+        })?;
     ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     Ok(scratch.join(architecture))
 }

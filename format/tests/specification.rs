@@ -501,10 +501,10 @@ fn segments_and_blocks_out_of_order_are_left_out() {
 fn a_newer_version_is_refused_by_name() {
     let directory = tempfile::tempdir().unwrap();
     let mut writer = RecordWriter::new(Vec::new());
-    writer.append(kind::HEADER, &[br#"{"format_version": 2, "arch": "vax"}"#]).unwrap();
+    writer.append(kind::HEADER, &[br#"{"format_version": 3, "arch": "vax"}"#]).unwrap();
     std::fs::write(directory.path().join(TRACE_FILE), writer.into_inner()).unwrap();
     let error = Trace::open(directory.path()).unwrap_err();
-    assert!(matches!(error, TraceError::Newer { found: 2, .. }));
+    assert!(matches!(error, TraceError::Newer { found: 3, .. }));
     assert!(error.to_string().contains("a newer ktracer is needed"));
 }
 

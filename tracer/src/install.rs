@@ -175,6 +175,13 @@ fn install(
         return Err("MIPS takes the patched QEMU: build it with `make qemu`, and record with `ktracer record --patched`"
             .to_owned());
     }
+    if set.byte_order() == ktrace_machine::ByteOrder::Big
+        && !mips::shows_big_endian_values(&hello.qemu_version)
+    {
+        return Err("on a processor that can't load and store with swapped bytes, this QEMU shows wrong values of a big-endian \
+                    guest: it takes QEMU 10.0.13"
+            .to_owned());
+    }
     let header = Header {
         format_version: FORMAT_VERSION,
         arch: if set == InstructionSet::Arm { Architecture::Arm } else { Architecture::Mips },

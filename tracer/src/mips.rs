@@ -73,6 +73,28 @@ pub fn instruction_set(target: &str, processor: &str) -> Result<InstructionSet, 
     Ok(InstructionSet::Mips(mode))
 }
 
+/// Whether QEMU shows plugins the values of a big-endian guest's accesses. Before 10.0.13 (and after 10.0.2) it showed them with
+/// their bytes swapped where generated code has to swap them itself: on a little-endian host without loads and stores that
+/// do (`tcg_gen_qemu_ld_i32_int` in tcg/tcg-op-ldst.c). `version` is what QEMU says of itself.
+pub fn shows_big_endian_values(version: &str) -> bool {
+    shows_values(version, host_swaps())
+}
+
+fn host_swaps() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::is_x86_feature_detected!("movbe");
+    #[cfg(not(target_arch = "x86_64"))]
+    return cfg!(target_endian = "big");
+}
+
+fn shows_values(version: &str, host_swaps: bool) -> bool {
+    const MENDED: [u32; 3] = [10, 0, 13];
+    let number = version.split(|c: char| !c.is_ascii_digit() && c != '.').find(|part| part.contains('.'));
+    let parts: Vec<u32> =
+        number.unwrap_or_default().split('.').filter_map(|part| part.parse().ok()).collect();
+    host_swaps || parts[..] >= MENDED[..]
+}
+
 /// The mode that a block is translated for, by its `TranslationBlock.flags`.
 pub fn mode(processor: Mode, flags: u64) -> Mode {
     let slot = match flags & SLOT {
@@ -113,6 +135,16 @@ mod tests {
         assert_eq!(bits("mipsel", "M14Kc,something=on"), Some(0x88));
         assert_eq!(bits("mipsel", ""), Some(0));
         assert_eq!(bits("mipsel", "mips32r6-generic"), None);
+    }
+
+    #[test]
+    fn values_are_right_where_the_host_swaps_or_qemu_is_new_enough() {
+        let old = "QEMU emulator version 10.0.2 (Debian 1:10.0.2+ds-2)";
+        assert!(shows_values(old, true) && !shows_values(old, false));
+        assert!(
+            shows_values("QEMU emulator version 10.0.13 (Debian)", false) && shows_values("10.1.0", false)
+        );
+        assert!(!shows_values("", false) && !shows_values("9.2.0", false));
     }
 
     #[test]

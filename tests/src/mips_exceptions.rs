@@ -65,12 +65,23 @@ pub fn read_log(file: &Path) -> Result<Vec<Logged>> {
     Ok(exceptions)
 }
 
+/// Where interrupts can lead: from where exceptions have led, or where the processor has entered the exception level by itself.
+fn vectors(states: &[State], logged: &[Logged]) -> BTreeSet<u32> {
+    const EXL: u32 = 2;
+    let entered = states.windows(2).filter_map(|pair| {
+        let (from, after) = (&pair[0], &pair[1]);
+        let set = (from.registers[32] ^ after.registers[32]) & after.registers[32] & EXL != 0;
+        (set && after.address() != from.address() + 4).then(|| after.address())
+    });
+    let pages = entered.chain(logged.iter().map(|logged| logged.to)).map(|address| address & !0xfff);
+    pages.flat_map(|page| VECTORS.map(|offset| page | offset)).collect()
+}
+
 /// What must be recorded for the exceptions in a log, whose first state is at position `first`, and for the interrupts
 /// that its states show; but for those that come before it or behind the last one.
 fn expected(recording: &Recording, states: &[State], logged: &[Logged], first: u64) -> Vec<Discontinuity> {
     let set = recording.program().instruction_set();
-    let vectors: BTreeSet<u32> =
-        logged.iter().flat_map(|logged| VECTORS.map(|offset| logged.to & !0xfff | offset)).collect();
+    let vectors = vectors(states, logged);
     let mut logged = logged.iter().peekable();
     let mut expected = Vec::new();
     for (number, pair) in states.windows(2).enumerate() {

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use ktrace_format::{Trace, header};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::monitor::Monitor;
@@ -151,6 +152,15 @@ impl Session {
             }
         };
         keyboard.write_all(text.as_bytes()).with_context(|| format!("typing {text:?}"))
+    }
+
+    /// Waits until the guest has switched itself off, or reset the machine, under a QEMU that stays then (`-no-reboot
+    /// -no-shutdown`).
+    pub fn wait_for_shutdown(&mut self) -> Result<()> {
+        while self.monitor.execute("query-status", json!({}))?["status"] != "shutdown" {
+            sleep(PAUSE);
+        }
+        Ok(())
     }
 
     /// Waits until a log holds that many instructions or more.

@@ -8,7 +8,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use ktrace_timeline::events::{Event, Kind};
@@ -22,7 +21,6 @@ use ktracer_tests::mips_oracle::State;
 use ktracer_tests::programs::program;
 use ktracer_tests::qemu::Qemu;
 use ktracer_tests::session::{FIRST_LOG, Session};
-use serde_json::json;
 
 /// Positions that are compared in each byte order.
 const POSITIONS: usize = 150_000;
@@ -42,10 +40,7 @@ fn record(scratch: &Path, big_endian: bool, rounds: u32, more: &[&str]) -> Resul
     arguments.extend(more.iter().map(|argument| (*argument).to_owned()));
     let mut session = Session::start_on(&qemu, scratch, &[], arguments)?;
     session.wait_for_console("done")?;
-    // QEMU has stopped the guest once it has reset the board.
-    while session.monitor.execute("query-status", json!({}))?["status"] != "shutdown" {
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    session.wait_for_shutdown()?;
     let image = scratch.join("memory");
     session.monitor.save_memory(0, mips::RAM_BYTES, &image)?;
     Ok((session.quit()?, image))

@@ -542,7 +542,11 @@ impl Guest {
         }
         self.cpu = Cpu::new(self.set, &registers);
         self.volatile_known = true;
-        let cause = |random: &mut fastrand::Rng| if random.bool() { random.u8(..36) } else { random.u8(..) };
+        // Only imported recordings have gaps (254).
+        let cause = |random: &mut fastrand::Rng| match random.bool() {
+            true => random.u8(..36),
+            false => [random.u8(..254), 255][usize::from(random.u8(..) == 0)],
+        };
         let mut causes = vec![cause(&mut self.random)];
         let keyframe: Vec<u32> = told.iter().map(|number| registers[number]).collect();
         self.world.encoder.discontinuity(causes[0], &keyframe);

@@ -8,6 +8,8 @@ pub mod agreement;
 pub mod exceptions;
 pub mod memory;
 pub mod mips;
+pub mod mips_agreement;
+pub mod mips_exceptions;
 pub mod mips_oracle;
 pub mod monitor;
 pub mod oracle;

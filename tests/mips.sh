@@ -4,7 +4,7 @@
 # register by register, forward and backward, with every interrupt and exception in them; and all of RAM at the end against
 # QEMU's. The report goes to tests/results/mips.txt as well.
 #
-#   tests/mips.sh [--short]     --short: only the boot's beginning with two windows, and no report in tests/results
+#   tests/mips.sh [--short]     --short: only the boot's first 2.6 G instructions, with four windows, and no report in tests/results
 #
 # Takes some minutes, and 2 GB below TMPDIR. Needs what scripts/setup.sh test installs, and the patched QEMU (make qemu).
 set -euo pipefail

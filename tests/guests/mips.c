@@ -2,8 +2,8 @@
    instructions, and does all that is hard to record and to replay of MIPS32: exceptions and accesses to devices in delay
    slots, branches whose slot is in another page, pages that show something else in turn, user mode.
 
-   Built by tests/src/mips.rs with mipsel-linux-gnu-gcc or mips-linux-gnu-gcc, linked by mips.ld, run with QEMU's
-   -kernel. The kernel's command line is the number of rounds. After the last it says `done` and resets the board.
+   Built by build-mips.sh with mipsel-linux-gnu-gcc or mips-linux-gnu-gcc, linked by mips.ld, run with QEMU's -kernel. The
+   kernel's command line is the number of rounds. After the last it says `done` and resets the board.
 
    An instruction that is meant to raise an exception uses $8 for what is wrong, and $25 for where to go on: `handle` repairs $8 or
    the TLB and lets the processor try again, branch and slot, or where there is nothing to repair goes on at $25. */

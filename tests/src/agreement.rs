@@ -95,9 +95,26 @@ fn agrees(recording: &mut Recording, position: u64, state: &impl LoggedState) ->
 }
 
 /// The first position in `from..=to` where the log's first states are those of the recording. That another one follows
-/// within [`UNIQUE`] positions is an error, as is that there is none.
+/// within [`UNIQUE`] positions is an error, as is that there is none. A log that begins in a loop that waits, and changes
+/// nothing, is longer than that: then all of its states are what is looked for.
 pub fn find(recording: &mut Recording, states: &[impl LoggedState], from: u64, to: u64) -> Result<u64> {
-    let anchor = &states[..states.len().min(ANCHOR)];
+    let mut found = find_anchor(recording, &states[..states.len().min(ANCHOR)], from, to)?;
+    if matches!(found, Found::Twice(..)) {
+        found = find_anchor(recording, states, from, to)?;
+    }
+    match found {
+        Found::Once(position) => Ok(position),
+        Found::Twice(first, other) => bail!("the log fits at position {first} and at {other}"),
+    }
+}
+
+/// Where states are in a recording.
+enum Found {
+    Once(u64),
+    Twice(u64, u64),
+}
+
+fn find_anchor(recording: &mut Recording, anchor: &[impl LoggedState], from: u64, to: u64) -> Result<Found> {
     let (rarest, address) = rarest(anchor).context("the log is empty")?;
     let mut stop =
         StopAt { addresses: vec![address], position: Some(Position(to + rarest + 1)), ..StopAt::default() };
@@ -114,7 +131,7 @@ pub fn find(recording: &mut Recording, states: &[impl LoggedState], from: u64, t
         furthest = furthest.max(matching);
         if matching == anchor.len() {
             if let Some(other) = found.replace(first) {
-                bail!("the log fits at position {other} and at {first}");
+                return Ok(Found::Twice(other, first));
             }
             stop.position = Some(Position(here + UNIQUE));
         }
@@ -124,7 +141,7 @@ pub fn find(recording: &mut Recording, states: &[impl LoggedState], from: u64, t
         }
         here = recording.position().0;
     }
-    found.with_context(|| {
+    found.map(Found::Once).with_context(|| {
         format!(
             "the log's first {} states are nowhere in positions {from} to {to}; at best {furthest} agree",
             anchor.len()

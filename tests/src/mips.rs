@@ -7,8 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::programs::cache;
 
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/mips.c");
-const LAYOUT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/mips.ld");
+const BUILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/build-mips.sh");
 
 /// Bytes of the guest's memory. It is at physical address 0.
 pub const RAM_BYTES: u64 = 32 << 20;
@@ -18,29 +17,14 @@ pub const VIRTUAL_RAM: u32 = 0x8000_0000;
 
 /// Builds it in `scratch`, and returns an executable for QEMU's `-kernel`.
 pub fn build(scratch: &Path, big_endian: bool) -> Result<PathBuf> {
-    let architecture = if big_endian { "mips" } else { "mipsel" };
-    let program = format!("{architecture}-linux-gnu-gcc");
-    let machine = ["-march=mips32r2", "-mabi=32", "-mfp32", "-msoft-float", "-mbranch-likely"];
-    let place = ["-mno-abicalls", "-mno-shared", "-fno-pic", "-G0", "-static", "-no-pie"];
-    let options = ["-O2", "-g", "-Wall", "-Wextra", "-Werror"];
-    let freestanding = ["-ffreestanding", "-nostdlib", "-fno-tree-loop-distribute-patterns"];
-    // The directory is nobody's business: the sample traces name none.
-    let prefix = format!("-ffile-prefix-map={}=.", env!("CARGO_MANIFEST_DIR"));
-    let linking = ["-Wl,--build-id=none", "-T", LAYOUT, "-o", architecture, SOURCE];
-    let output = Command::new(&program)
-        .args(machine)
-        .args(place)
-        .args(options)
-        .args(freestanding)
-        .arg(prefix)
-        .args(linking)
-        .current_dir(scratch)
+    let executable = scratch.join(if big_endian { "mips" } else { "mipsel" });
+    let output = Command::new(BUILD)
+        .arg(if big_endian { "mips" } else { "mipsel" })
+        .arg(&executable)
         .output()
-        .with_context(|| {
-            format!("{program} is missing: install the Debian package gcc-{architecture}-linux-gnu")
-        })?;
-    ensure!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(scratch.join(architecture))
+        .context("running tests/guests/build-mips.sh")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(executable)
 }
 
 /// QEMU's arguments for it, without those for the console. It works for so many rounds, of some 60,000 instructions each,

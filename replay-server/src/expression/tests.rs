@@ -188,9 +188,13 @@ fn reference(bytecode: &[u8]) -> Result<u64, Undecided> {
             }
             0x16 | 0x2a => {
                 next += 1;
-                let (bits, value) = (operand(1), pop());
+                let bits = operand(1);
+                // No width, which gdb never sends, is as good as an unknown opcode: nothing is looked at.
+                if bits == 0 {
+                    return Err(Undecided::NotImplemented);
+                }
+                let value = pop();
                 let mask = match bits {
-                    0 => return Err(Undecided::NotImplemented),
                     1..64 => (1 << bits) - 1,
                     _ => u64::MAX,
                 };

@@ -42,6 +42,10 @@ impl Program {
         let output = Command::new(path).arg("--version").stdin(Stdio::null()).output().map_err(|error| {
             let shown = Path::new(path).display();
             match error.kind() {
+                io::ErrorKind::NotFound if is_mips(path) => anyhow!(
+                    "{shown}: there is no such program. MIPS takes the patched QEMU: `make qemu` builds it, and `ktracer record \
+                     --patched` finds it"
+                ),
                 io::ErrorKind::NotFound => anyhow!(
                     "{shown}: there is no such program. On Debian 13 `apt-get install qemu-system-arm` installs it; \
                      Debian 12 needs its bookworm-backports suite (scripts/setup.sh does both)"
@@ -54,6 +58,10 @@ impl Program {
         check_version(&version).with_context(|| Path::new(path).display().to_string())?;
         Ok(Program { path: path.to_owned(), version })
     }
+}
+
+fn is_mips(path: &OsStr) -> bool {
+    Path::new(path).file_name().is_some_and(|name| name.to_string_lossy().starts_with("qemu-system-mips"))
 }
 
 fn check_name(path: &OsStr) -> Result<()> {
@@ -244,6 +252,8 @@ mod tests {
     fn a_missing_program_is_told_from_a_broken_one() {
         let missing = Program::check(OsStr::new("/nowhere/qemu-system-arm")).unwrap_err();
         assert!(missing.to_string().contains("no such program"), "{missing}");
+        let missing = Program::check(OsStr::new("/nowhere/qemu-system-mipsel")).unwrap_err();
+        assert!(missing.to_string().contains("--patched"), "{missing}");
         let scratch = tempfile::tempdir().unwrap();
         let file = scratch.path().join("qemu-system-arm");
         std::fs::write(&file, "not a program").unwrap();

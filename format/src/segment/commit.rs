@@ -5,8 +5,9 @@ use std::sync::Arc;
 use super::Head;
 use super::encoder::{Encoded, Finished, InitialMemory};
 use super::index::{IndexPage, IndexWriter};
-use super::local_memory::{FirstSight, Lines, LocalPage};
+use super::local_memory::FirstSight;
 use super::page_table::PageTable;
+use super::pool::{Lines, Page};
 use crate::shadow::{LINE_BYTES, PAGE_BYTES};
 
 const LINES: usize = PAGE_BYTES / LINE_BYTES;
@@ -39,16 +40,15 @@ impl<M: InitialMemory> Committer<M> {
             place.copy_from_slice(&first.to_le_bytes());
         }
         self.mark_changes(encoded);
-        for page in encoded.pages.touched() {
-            self.merge(page);
+        let mut touched = Vec::new();
+        for page in encoded.pages.pages() {
+            touched.push((page.state.number, self.merge(&page)));
         }
-        let mut touched = Vec::with_capacity(encoded.pages.touched().len());
-        for page in encoded.pages.touched() {
-            let Lines { read, written } = page.lines();
-            if let (true, Some(known)) = (read | written != 0, self.pages.get(page.number)) {
-                touched.push(IndexPage { number: page.number, read, written, known });
-            }
-        }
+        let mut touched: Vec<_> = (touched.into_iter().filter(|(_, lines)| lines.read | lines.written != 0))
+            .filter_map(|(number, Lines { read, written })| {
+                Some(IndexPage { number, read, written, known: self.pages.get(number)? })
+            })
+            .collect();
         touched.sort_unstable_by_key(|page| page.number);
         let Encoded { run, mapped, opaque_counts, device_bytes, .. } = &*encoded;
         self.index.write(run, mapped, opaque_counts, &touched, device_bytes, &mut into.index)?;
@@ -63,7 +63,7 @@ impl<M: InitialMemory> Committer<M> {
     fn mark_changes(&mut self, encoded: &mut Encoded) {
         let Encoded { sights, pages, .. } = encoded;
         for FirstSight { page, offset, mask, value } in sights.drain(..) {
-            let Some(page) = pages.touched_mut().get_mut(page as usize) else { continue };
+            let Some(page) = pages.state_mut(page) else { continue };
             let line = usize::from(offset) / LINE_BYTES % LINES;
             let known = known_page(&mut self.pages, &*self.initial, page.number);
             let at = usize::from(offset) % PAGE_BYTES;
@@ -75,28 +75,33 @@ impl<M: InitialMemory> Committer<M> {
             let differs = (u64::from_le_bytes(bytes) ^ value) & bytes_of_mask(mask);
             let is_news = unknown != 0 || differs != 0;
             if is_news {
-                page.mark_changed(usize::from(offset));
+                page.changed |= 1 << line;
             }
         }
     }
 
-    fn merge(&mut self, page: &LocalPage) {
-        let into = known_page(&mut self.pages, &*self.initial, page.number);
-        for (line, known) in (0..LINES).map(|line| (line, page.known(line))).filter(|(_, known)| *known != 0)
-        {
-            into.known[line] |= known;
-            let bytes = page.line(line);
-            let place = &mut into.data[line * LINE_BYTES..(line + 1) * LINE_BYTES];
-            if known == u64::MAX {
-                place.copy_from_slice(&bytes);
+    /// Takes what a segment has left in a page. Returns what happened to its lines.
+    fn merge(&mut self, page: &Page<'_>) -> Lines {
+        let into = known_page(&mut self.pages, &*self.initial, page.state.number);
+        let mut stored = 0;
+        let places = into.known.iter_mut().zip(into.data.chunks_exact_mut(LINE_BYTES));
+        for (number, (line, (known, place))) in page.lines().zip(places).enumerate() {
+            if line.known == 0 {
+                continue;
+            }
+            stored |= u64::from(line.stored) << number;
+            *known |= line.known;
+            if line.known == u64::MAX {
+                place.copy_from_slice(&line.bytes);
             } else {
-                for (at, (place, byte)) in place.iter_mut().zip(bytes).enumerate() {
-                    if known >> at & 1 != 0 {
+                for (at, (place, byte)) in place.iter_mut().zip(line.bytes).enumerate() {
+                    if line.known >> at & 1 != 0 {
                         *place = byte;
                     }
                 }
             }
         }
+        Lines { read: page.state.seen, written: stored | page.state.changed }
     }
 }
 

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use super::commit::Committer;
 use super::device_bytes::DeviceBytes;
 use super::devices::Devices;
-use super::local_memory::{AccessKind, CONDITIONAL, FirstSight, LocalMemory, Pages, WIDE, memory_order};
+use super::local_memory::{AccessKind, CONDITIONAL, FirstSight, LocalMemory, WIDE, memory_order};
+use super::pool::Pool;
 use super::translations::Translations;
 use super::{CHECKPOINT_BLOCKS, FLAG_OPEN_END, Head, STREAMS, Stream, control, write_payload};
 use crate::digest::Digest;
@@ -164,7 +165,7 @@ pub struct Encoded {
     /// What was behind the virtual pages that were accessed, by rising page.
     pub(super) mapped: Vec<(u32, Target)>,
     pub(super) opaque_counts: HashMap<u32, u64>,
-    pub(super) pages: Pages,
+    pub(super) pages: Pool,
     pub(super) sights: Vec<FirstSight>,
     pub(super) device_bytes: DeviceBytes,
 }

@@ -1,155 +1,19 @@
 //! Memory as the segment under way has touched it, on the recorder's side: the hot part of recording.
 //!
-//! Nothing of it outlives the segment, so that segments can be encoded side by side. Pages come from a pool that every
-//! segment fills anew from its start, which keeps it in the processor's cache.
+//! Nothing of it outlives the segment, so that segments can be encoded side by side. What is known of each page's words is in
+//! a [`Pool`].
 //!
 //! Every load and store of the guest goes through [`View::access`], some thousand million in a recording, and most of
-//! them are aligned words. So a byte of state stands for each word, and a word that is known or stored to costs two
-//! comparisons or two stores.
+//! them are aligned words. So for a virtual page that loads and stores may use alike a table says where its cells begin, and
+//! then a load of a word that is known costs a comparison, and a store to one costs a store.
 
 use super::page_table::PageTable;
+use super::pool::{PageMut, PageState, Parts, Pool, WORDS, cell};
 use crate::digest::Digest;
 use crate::shadow::{LINE_BYTES, PAGE_BYTES, mask_of_bytes};
 
-const WORDS: usize = PAGE_BYTES / 4;
 const LINES: usize = PAGE_BYTES / LINE_BYTES;
-const LINE_WORDS: usize = LINE_BYTES / 4;
 const VIRTUAL_PAGES: usize = 1 << 20;
-
-/// Bits of a word's state.
-mod state {
-    /// Bits 0 to 3: its bytes are known in this segment.
-    pub const KNOWN: u8 = 15;
-    /// A store touched it.
-    pub const STORED: u8 = 16;
-    /// A load saw something of it that was not foreseen.
-    pub const SEEN: u8 = 32;
-    /// A load saw that it had changed.
-    pub const CHANGED: u8 = 64;
-}
-
-/// One physical page that the segment has touched.
-#[derive(Clone, Debug)]
-pub(crate) struct LocalPage {
-    /// The number of the physical page.
-    pub number: u64,
-    /// A device wrote to it in this segment, so that a store must be looked at.
-    pub device: bool,
-    /// See [`state`].
-    states: [u8; WORDS],
-    /// The words, little-endian. Bytes that are not known mean nothing.
-    words: [u32; WORDS],
-}
-
-/// What happened to the lines of a page: one bit a line.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lines {
-    /// A load saw something that was not foreseen.
-    pub read: u64,
-    /// A store touched it, or a load saw that it had changed.
-    pub written: u64,
-}
-
-/// A byte of each word of a line.
-const EACH: u128 = 0x0101_0101_0101_0101_0101_0101_0101_0101;
-
-impl LocalPage {
-    fn new() -> Self {
-        LocalPage { number: 0, device: false, states: [0; WORDS], words: [0; WORDS] }
-    }
-
-    fn line_states(&self, line: usize) -> u128 {
-        let from = line % LINES * LINE_WORDS;
-        let states = self.states.get(from..from + LINE_WORDS).and_then(|states| states.first_chunk());
-        states.map_or(0, |states: &[u8; LINE_WORDS]| u128::from_le_bytes(*states))
-    }
-
-    /// What happened to its lines.
-    pub fn lines(&self) -> Lines {
-        let mut lines = Lines::default();
-        for line in 0..LINES {
-            let states = self.line_states(line);
-            if states & (EACH * u128::from(state::SEEN)) != 0 {
-                lines.read |= 1 << line;
-            }
-            if states & (EACH * u128::from(state::STORED | state::CHANGED)) != 0 {
-                lines.written |= 1 << line;
-            }
-        }
-        lines
-    }
-
-    /// A word of the line has changed, which happened before the segment or is not its processor's doing.
-    pub fn mark_changed(&mut self, offset: usize) {
-        self.states[offset / 4 % WORDS] |= state::CHANGED;
-    }
-
-    /// Which bytes of a line are known: one bit a byte.
-    pub fn known(&self, line: usize) -> u64 {
-        let states = self.line_states(line) & (EACH * u128::from(state::KNOWN));
-        states.to_le_bytes().into_iter().rev().fold(0, |known, state| known << 4 | u64::from(state))
-    }
-
-    /// The byte at an offset in the page.
-    pub fn byte(&self, offset: usize) -> u8 {
-        self.words[offset / 4 % WORDS].to_le_bytes()[offset % 4]
-    }
-
-    /// Whether the segment knows it.
-    pub fn knows(&self, offset: usize) -> bool {
-        self.states[offset / 4 % WORDS] >> (offset % 4) & 1 != 0
-    }
-
-    fn set_byte(&mut self, offset: usize, byte: u8, state: u8) {
-        let (word, shift) = (&mut self.words[offset / 4 % WORDS], offset % 4 * 8);
-        *word = *word & !(0xff << shift) | u32::from(byte) << shift;
-        self.states[offset / 4 % WORDS] |= state | 1 << (offset % 4);
-    }
-
-    /// A load saw a byte that was not foreseen.
-    pub fn see_byte(&mut self, offset: usize, byte: u8) {
-        self.set_byte(offset, byte, state::SEEN);
-    }
-
-    /// A byte was stored.
-    pub fn store_byte(&mut self, offset: usize, byte: u8) {
-        self.set_byte(offset, byte, state::STORED);
-    }
-
-    /// The bytes of a line.
-    pub fn line(&self, line: usize) -> [u8; LINE_BYTES] {
-        let mut bytes = [0; LINE_BYTES];
-        for (four, word) in bytes.chunks_exact_mut(4).zip(&self.words[line % LINES * LINE_WORDS..]) {
-            four.copy_from_slice(&word.to_le_bytes());
-        }
-        bytes
-    }
-
-    fn reset(&mut self, number: u64) {
-        self.number = number;
-        self.device = false;
-        self.states = [0; WORDS];
-    }
-
-    /// The bytes of an access that lies within 64 aligned bits: as a number of 64 bits, and which of these eight bytes are
-    /// known.
-    fn double(&self, offset: usize) -> (u64, u8) {
-        let at = offset / 8 * 2 % WORDS;
-        let (low, high) = (self.words[at], self.words[at + 1]);
-        let states = self.states[at] & state::KNOWN | self.states[at + 1] << 4;
-        (u64::from(low) | u64::from(high) << 32, states)
-    }
-
-    fn set_double(&mut self, offset: usize, value: u64, known: u8, state: u8) {
-        let at = offset / 8 * 2 % WORDS;
-        (self.words[at], self.words[at + 1]) = (value as u32, (value >> 32) as u32);
-        for (word, known) in [(at, known & 15), (at + 1, known >> 4)] {
-            if known != 0 {
-                self.states[word] |= known | state;
-            }
-        }
-    }
-}
 
 /// A load that saw bytes first: before, they were not known to the segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,6 +41,10 @@ pub(crate) struct Sight {
 
 /// What a translation context (an MMU index of QEMU's) has found behind virtual pages.
 struct Context {
+    /// For each virtual page that both loads and stores may use: the number of its first cell, else [`NOT_PLAIN`].
+    plain: Box<[u32]>,
+    /// The virtual pages of which `plain` says something, and maybe others.
+    plain_pages: Vec<u32>,
     /// For each virtual page: bits 32 to 63 the generation, bits 24 and 25 whether loads and stores may use it, bits 0 to 23
     /// the page in the pool.
     pages: Box<[u64]>,
@@ -185,6 +53,26 @@ struct Context {
 /// Where an entry of [`Context::pages`] says that loads may use it; for stores the bit above.
 const ALLOWED: u32 = 24;
 const POOL_MASK: u64 = (1 << ALLOWED) - 1;
+/// No cell has this number, nor one up to a page's cells above.
+const NOT_PLAIN: u32 = u32::MAX;
+/// The last virtual page is never plain: [`NOTHING`] looks like an access to it.
+const LAST_PAGE: u32 = VIRTUAL_PAGES as u32 - 1;
+
+impl Context {
+    fn new() -> Self {
+        Context {
+            plain: vec![NOT_PLAIN; VIRTUAL_PAGES].into_boxed_slice(),
+            plain_pages: Vec::new(),
+            pages: vec![0; VIRTUAL_PAGES].into_boxed_slice(),
+        }
+    }
+
+    fn forget_plain(&mut self) {
+        for page in self.plain_pages.drain(..) {
+            self.plain[page as usize % VIRTUAL_PAGES] = NOT_PLAIN;
+        }
+    }
+}
 
 /// How an access is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,54 +101,27 @@ impl AccessKind {
 pub(crate) struct LocalMemory {
     generation: u32,
     contexts: Vec<Option<Context>>,
-    pages: Vec<LocalPage>,
-    used: usize,
+    pool: Pool,
     numbers: PageTable<u32>,
-}
-
-/// Pages and their count, handed over when a segment ends.
-#[derive(Debug, Default)]
-pub(crate) struct Pages {
-    pages: Vec<LocalPage>,
-    used: usize,
-}
-
-impl Pages {
-    /// Those that the segment touched.
-    pub fn touched(&self) -> &[LocalPage] {
-        self.pages.get(..self.used).unwrap_or_default()
-    }
-}
-
-impl Pages {
-    /// Those that the segment touched.
-    pub fn touched_mut(&mut self) -> &mut [LocalPage] {
-        self.pages.get_mut(..self.used).unwrap_or_default()
-    }
 }
 
 impl LocalMemory {
     pub fn new() -> Self {
-        LocalMemory {
-            generation: 1,
-            contexts: Vec::new(),
-            pages: Vec::new(),
-            used: 0,
-            numbers: PageTable::new(),
-        }
+        LocalMemory { generation: 1, contexts: Vec::new(), pool: Pool::default(), numbers: PageTable::new() }
     }
 
     /// Nothing is known any more.
     pub fn begin_segment(&mut self) {
-        for page in self.pages.iter().take(self.used) {
-            self.numbers.set(page.number, NO_PAGE);
+        for number in self.pool.numbers() {
+            self.numbers.set(number, NO_PAGE);
         }
-        self.used = 0;
+        self.pool.begin();
         self.forget_contexts();
     }
 
     /// What contexts have found must be looked up again.
     pub fn forget_contexts(&mut self) {
+        self.contexts.iter_mut().flatten().for_each(Context::forget_plain);
         self.generation = match self.generation.checked_add(1) {
             Some(next) => next,
             None => {
@@ -270,14 +131,14 @@ impl LocalMemory {
         };
     }
 
-    /// Gives the touched pages away, and takes other ones for the next segment.
-    pub fn exchange(&mut self, pages: &mut Pages) {
-        for page in self.pages.iter().take(self.used) {
-            self.numbers.set(page.number, NO_PAGE);
+    /// Gives the touched pages away, and takes a pool of other ones, which the next segment may fill.
+    pub fn exchange(&mut self, pool: &mut Pool) {
+        for number in self.pool.numbers() {
+            self.numbers.set(number, NO_PAGE);
         }
-        std::mem::swap(&mut self.pages, &mut pages.pages);
-        pages.used = self.used;
-        self.used = 0;
+        std::mem::swap(&mut self.pool, pool);
+        self.pool.begin();
+        self.forget_contexts();
     }
 
     /// Notes that accesses of a kind in `context` to the virtual page of `address` meet a page of the pool.
@@ -286,18 +147,26 @@ impl LocalMemory {
         if self.contexts.len() <= number {
             self.contexts.resize_with(number + 1, || None);
         }
-        let context = self.contexts[number]
-            .get_or_insert_with(|| Context { pages: vec![0; VIRTUAL_PAGES].into_boxed_slice() });
-        let place = &mut context.pages[(address >> 12) as usize % VIRTUAL_PAGES];
+        let context = self.contexts[number].get_or_insert_with(Context::new);
+        let virtual_page = address >> 12;
+        let place = &mut context.pages[virtual_page as usize % VIRTUAL_PAGES];
         let fresh = u64::from(self.generation) << 32 | u64::from(page);
         let is_same = *place & !(3 << ALLOWED) == fresh;
         *place = if is_same { *place } else { fresh } | 1 << (ALLOWED + u32::from(store));
+        let is_plain = *place >> ALLOWED & 3 == 3 && virtual_page != LAST_PAGE;
+        let cells = (page as usize).checked_mul(WORDS).and_then(|cells| u32::try_from(cells).ok());
+        let plain = &mut context.plain[virtual_page as usize % VIRTUAL_PAGES];
+        *plain = cells.filter(|_| is_plain).unwrap_or(NOT_PLAIN);
+        if *plain != NOT_PLAIN {
+            context.plain_pages.push(virtual_page);
+        }
     }
 
     /// Forgets what is behind a virtual page, in all contexts.
     pub fn unmap(&mut self, address: u32) {
         for context in self.contexts.iter_mut().flatten() {
             context.pages[(address >> 12) as usize % VIRTUAL_PAGES] = 0;
+            context.plain[(address >> 12) as usize % VIRTUAL_PAGES] = NOT_PLAIN;
         }
     }
 
@@ -306,19 +175,14 @@ impl LocalMemory {
         if let Some(page) = self.numbers.get(number).copied().filter(|page| *page != NO_PAGE) {
             return page;
         }
-        let next = self.used;
-        self.used += 1;
-        match self.pages.get_mut(next) {
-            Some(page) => page.reset(number),
-            None => self.pages.push(LocalPage { number, ..LocalPage::new() }),
-        }
-        self.numbers.set(number, next as u32);
-        next as u32
+        let page = self.pool.add(number);
+        self.numbers.set(number, page);
+        page
     }
 
     /// A page of the pool.
-    pub fn page_mut(&mut self, page: u32) -> &mut LocalPage {
-        &mut self.pages[page as usize]
+    pub fn page_mut(&mut self, page: u32) -> PageMut<'_> {
+        self.pool.page_mut(page)
     }
 
     /// What accesses in a context are made with; `None` if nothing is known of the context.
@@ -330,11 +194,11 @@ impl LocalMemory {
         values: &'a mut Vec<u8>,
     ) -> Option<View<'a>> {
         let context = self.contexts.get(usize::from(context))?.as_ref()?;
-        let translations = <&[u64; VIRTUAL_PAGES]>::try_from(&context.pages[..]).ok()?;
-        // What the upper bits of a translation are for a page that both loads and stores may use.
-        let plain = u64::from(self.generation) << (32 - ALLOWED) | 3;
-        let pool = &mut self.pages[..];
-        Some(View { translations, plain, generation: self.generation, pool, sights, values })
+        let plain = <&[u32; VIRTUAL_PAGES]>::try_from(&context.plain[..]).ok()?;
+        let pages = <&[u64; VIRTUAL_PAGES]>::try_from(&context.pages[..]).ok()?;
+        let Parts { cells, states, stamp } = self.pool.parts();
+        let known = stamp | cell::KNOWN;
+        Some(View { plain, cells, known, pages, generation: self.generation, states, sights, values })
     }
 
     /// Makes one access as [`View::access`] does, which is not taken into a digest.
@@ -351,39 +215,37 @@ impl LocalMemory {
     pub fn see(&mut self, context: u8, address: u32, size: u32, value: u64) -> Option<Sight> {
         let context = self.contexts.get(usize::from(context))?.as_ref()?;
         let entry = context.pages[(address >> 12) as usize % VIRTUAL_PAGES];
-        let bytes = 1u32 << size;
+        let bytes = 1usize << (size & 3);
         let is_allowed = (entry >> 32) as u32 == self.generation && entry >> ALLOWED & 1 != 0;
-        if !is_allowed || address & (bytes - 1) != 0 {
+        if !is_allowed || !(address as usize).is_multiple_of(bytes) {
             return None;
         }
         let number = (entry & POOL_MASK) as u32;
-        let page = self.pages.get_mut(number as usize)?;
-        let offset = address as usize % PAGE_BYTES;
-        let (shift, mask) = (offset % 8, mask_of_bytes(bytes as usize));
-        let wanted = (((1u32 << bytes) - 1) << shift) as u8;
-        let (old, known) = page.double(offset);
-        let new = old & !(mask << (8 * shift)) | value << (8 * shift);
-        let unknown = wanted & !known;
-        let mut changed = 0u8;
-        for (at, _) in (new ^ old).to_le_bytes().into_iter().enumerate().filter(|(_, byte)| *byte != 0) {
-            changed |= 1 << at;
+        let mut page = self.pool.page_mut(number);
+        let from = address as usize % PAGE_BYTES;
+        let mut sight = Sight { page: number, unknown: 0, changed: 0 };
+        for (at, (offset, byte)) in (from..from + bytes).zip(value.to_le_bytes()).enumerate() {
+            if !page.knows(offset) {
+                sight.unknown |= 1 << at;
+            } else if page.byte(offset) != byte {
+                sight.changed |= 1 << (offset % LINE_BYTES);
+                page.mark_changed(offset);
+            }
+            page.see_byte(offset, byte);
         }
-        changed &= wanted & known;
-        page.set_double(offset, new, wanted, state::SEEN);
-        if changed != 0 {
-            page.mark_changed(offset);
-        }
-        let in_line = u64::from(changed) << (offset / 8 * 8 % LINE_BYTES);
-        Some(Sight { page: number, unknown: unknown >> shift, changed: in_line })
+        Some(sight)
     }
 }
 
 /// Memory as the accesses of one context meet it.
 pub(crate) struct View<'a> {
-    translations: &'a [u64; VIRTUAL_PAGES],
-    plain: u64,
+    plain: &'a [u32; VIRTUAL_PAGES],
+    cells: &'a mut [u64],
+    /// A cell's stamp, and that all of its bytes are known.
+    known: u64,
+    pages: &'a [u64; VIRTUAL_PAGES],
     generation: u32,
-    pool: &'a mut [LocalPage],
+    states: &'a mut [PageState],
     /// Bytes that loads saw first.
     sights: &'a mut Vec<FirstSight>,
     /// What the trace says that they saw.
@@ -423,8 +285,10 @@ pub(crate) fn memory_order(big_endian: bool, value: u64, kind: usize) -> u64 {
     if big_endian { value.swap_bytes() >> (64 - (8 << (kind & 3))) } else { value }
 }
 
-/// The bits of an access's value, by [`AccessKind::size`].
-const MASKS: [u32; 4] = [0xff, 0xffff, u32::MAX, u32::MAX];
+/// The number of a load of a word; with [`STORE`] of a store.
+const WORD: usize = AccessKind { size: 2, store: false }.number();
+/// In an [`AccessKind::number`].
+const STORE: usize = AccessKind { size: 0, store: true }.number();
 
 impl View<'_> {
     /// Makes an access that meets what the segment knows or has not touched: a store, a load of the value that was expected,
@@ -433,47 +297,53 @@ impl View<'_> {
     #[inline(always)]
     pub fn access(&mut self, address: u32, kind: usize, value: u64, digest: &mut Digest) -> bool {
         if kind & 7 < 3 {
-            let done = self.small_access(address, kind, value as u32);
-            if done {
-                digest.access_about(ABOUT[kind % 16], address, value as u32 & MASKS[kind % 4]);
-            }
-            return done;
+            return self.small_access(address, kind, value as u32, digest);
         }
         let done = self.double_access(address, AccessKind::from_number(kind), value);
         if done {
-            digest.access(address, 8, kind & 8 != 0, value);
+            digest.access(address, 8, kind & STORE != 0, value);
         }
         done
     }
 
-    /// An access of four bytes or less, as in [`access`](Self::access), but for the digest.
+    /// An access of four bytes or less, as in [`access`](Self::access).
     #[inline(always)]
-    fn small_access(&mut self, address: u32, kind: usize, value: u32) -> bool {
-        let entry = self.translations[(address >> 12) as usize];
-        let number = (entry & POOL_MASK) as usize;
-        let Some(page) = self.pool.get_mut(number) else { return false };
-        let (size, store) = (kind & 7, kind & 8 != 0);
-        if entry >> ALLOWED != self.plain || address & ((1 << size) - 1) != 0 {
-            return self.restricted_access(entry, address, AccessKind::from_number(kind), value);
-        }
-        let at = address as usize / 4 % WORDS;
-        if size == 2 {
-            if store {
-                page.words[at] = value;
-                page.states[at] |= state::KNOWN | state::STORED;
-            } else if page.states[at] & state::KNOWN != state::KNOWN || page.words[at] != value {
-                return self.first_sight(number, address, kind, value);
+    fn small_access(&mut self, address: u32, kind: usize, value: u32, digest: &mut Digest) -> bool {
+        let first = self.plain[(address >> 12) as usize] as usize;
+        // A page that is not plain has no cells.
+        let Some(cell) = self.cells.get_mut(first + address as usize / 4 % WORDS) else {
+            return self.restricted_access(address, kind, value, digest);
+        };
+        if kind & 3 == WORD {
+            if !address.is_multiple_of(4) {
+                return self.restricted_access(address, kind, value, digest);
+            }
+            let known = self.known | u64::from(value);
+            if kind & STORE != 0 {
+                *cell = known | cell::STORED;
+                digest.access_about(const { ABOUT[WORD | STORE] }, address, value);
+            } else if (*cell ^ known) & !cell::STORED == 0 {
+                digest.access_about(const { ABOUT[WORD] }, address, value);
+            } else {
+                return self.first_sight(first / WORDS, address, kind, value, digest);
             }
             return true;
         }
-        let (mask, wanted) = if size == 0 { (0xff, 1) } else { (0xffff, 3) };
-        let (shift, wanted) = (address % 4 * 8, wanted << (address % 4));
-        if store {
-            page.words[at] = page.words[at] & !(mask << shift) | (value & mask) << shift;
-            page.states[at] |= wanted | state::STORED;
-        } else if page.states[at] & wanted != wanted || ((page.words[at] >> shift) ^ value) & mask != 0 {
-            return self.first_sight(number, address, kind, value);
+        let (mask, bytes) = if kind & 3 == 0 { (0xff, 1) } else { (0xffff, 3) };
+        let (shift, at) = (address % 4 * 8, address % 4);
+        if kind & 3 != 0 && !address.is_multiple_of(2) {
+            return self.restricted_access(address, kind, value, digest);
         }
+        let value = value & mask;
+        let meant = u64::from(mask) << shift | bytes << (cell::KNOWN_SHIFT + at);
+        let new = self.known & cell::STAMP | u64::from(value) << shift | bytes << (cell::KNOWN_SHIFT + at);
+        if kind & STORE != 0 {
+            let old = if (*cell ^ new) & cell::STAMP == 0 { *cell } else { 0 };
+            *cell = old & !meant | new | cell::STORED;
+        } else if (*cell ^ new) & (meant | cell::STAMP) != 0 {
+            return self.first_sight(first / WORDS, address, kind, value, digest);
+        }
+        digest.access_about(ABOUT[kind % 16], address, value);
         true
     }
 
@@ -509,10 +379,9 @@ impl View<'_> {
         for (made, word) in words.iter().enumerate() {
             let (address, kind) = (*word as u32, kinds as usize % 16);
             let value = memory_order(BIG_ENDIAN, word >> 32, kind) as u32;
-            if !self.small_access(address, kind, value) {
+            if !self.small_access(address, kind, value, &mut now) {
                 return (from + made, now);
             }
-            now.access_about(ABOUT[kind], address, value & MASKS[kind % 4]);
             kinds >>= 4;
         }
         (record.len(), now)
@@ -553,42 +422,60 @@ impl View<'_> {
         made
     }
 
-    /// A load of up to four bytes that are not all known, or not the expected ones. True if none were known.
+    /// A load of up to four bytes that are not all known, or not the expected ones, from a page of the pool. True if none
+    /// were known.
     #[inline(never)]
-    fn first_sight(&mut self, number: usize, address: u32, kind: usize, value: u32) -> bool {
-        let Some(page) = self.pool.get_mut(number) else { return false };
-        let (at, bytes) = (address as usize / 4 % WORDS, 1usize << (kind & 3));
-        let (shift, mask) = (address % 4 * 8, mask_of_bytes(bytes) as u32);
-        let (value, seen) = (value & mask, ((1u32 << bytes) - 1) as u8);
-        if page.states[at] & (seen << (address % 4)) != 0 {
+    fn first_sight(
+        &mut self,
+        page: usize,
+        address: u32,
+        kind: usize,
+        value: u32,
+        digest: &mut Digest,
+    ) -> bool {
+        let (bytes, at) = (1usize << (kind & 3), address as usize / 4 % WORDS);
+        let (Some(state), Some(cell)) = (self.states.get_mut(page), self.cells.get_mut(page * WORDS + at))
+        else {
+            return false;
+        };
+        let (shift, mask) = (address % 4 * 8, mask_of_bytes(bytes));
+        let (value, seen) = (u64::from(value) & mask, ((1u32 << bytes) - 1) as u8);
+        let known = u64::from(seen) << (cell::KNOWN_SHIFT + address % 4);
+        let old = if (*cell ^ self.known) & cell::STAMP == 0 { *cell } else { self.known & cell::STAMP };
+        if old & known != 0 {
             return false;
         }
-        page.words[at] = page.words[at] & !(mask << shift) | value << shift;
-        page.states[at] |= seen << (address % 4) | state::SEEN;
-        let offset = (address as usize % PAGE_BYTES) as u16;
-        self.sights.push(FirstSight { page: number as u32, offset, mask: seen, value: u64::from(value) });
+        *cell = old & !(mask << shift) | value << shift | known;
+        let offset = address as usize % PAGE_BYTES;
+        state.seen |= 1 << (offset / LINE_BYTES % LINES);
+        self.sights.push(FirstSight { page: page as u32, offset: offset as u16, mask: seen, value });
         self.values.extend(value.to_le_bytes().iter().take(bytes));
+        digest.access_about(ABOUT[kind % 16], address, value as u32);
         true
     }
 
     /// An access of up to four bytes that is not aligned, or to a page that not everybody may use.
     #[inline(never)]
-    fn restricted_access(&mut self, entry: u64, address: u32, kind: AccessKind, value: u32) -> bool {
-        let bytes = 1usize << (kind.size & 3);
-        if !self.is_allowed(entry, kind.store) || address as usize & (bytes - 1) != 0 {
+    fn restricted_access(&mut self, address: u32, kind: usize, value: u32, digest: &mut Digest) -> bool {
+        let (entry, store) = (self.pages[(address >> 12) as usize % VIRTUAL_PAGES], kind & STORE != 0);
+        let bytes = 1usize << (kind & 3);
+        if !self.is_allowed(entry, store) || !(address as usize).is_multiple_of(bytes) {
             return false;
         }
-        let number = (entry & POOL_MASK) as usize;
-        let Some(page) = self.pool.get_mut(number) else { return false };
-        let at = address as usize / 4 % WORDS;
-        let (shift, mask) = (address % 4 * 8, mask_of_bytes(bytes) as u32);
-        let wanted = (((1u32 << bytes) - 1) << (address % 4)) as u8;
-        if kind.store {
-            page.words[at] = page.words[at] & !(mask << shift) | (value & mask) << shift;
-            page.states[at] |= wanted | state::STORED;
-        } else if page.states[at] & wanted != wanted || ((page.words[at] >> shift) ^ value) & mask != 0 {
-            return self.first_sight(number, address, kind.number(), value);
+        let (page, at) = ((entry & POOL_MASK) as usize, address as usize / 4 % WORDS);
+        let Some(cell) = self.cells.get_mut(page * WORDS + at) else { return false };
+        let (shift, mask) = (address % 4 * 8, mask_of_bytes(bytes));
+        let value = u64::from(value) & mask;
+        let known = ((1u64 << bytes) - 1) << (cell::KNOWN_SHIFT + address % 4);
+        let new = self.known & cell::STAMP | value << shift | known;
+        let meant = mask << shift | known;
+        if store {
+            let old = if (*cell ^ new) & cell::STAMP == 0 { *cell } else { 0 };
+            *cell = old & !meant | new | cell::STORED;
+        } else if (*cell ^ new) & (meant | cell::STAMP) != 0 {
+            return self.first_sight(page, address, kind, value as u32, digest);
         }
+        digest.access_about(ABOUT[kind % 16], address, value as u32);
         true
     }
 
@@ -596,20 +483,21 @@ impl View<'_> {
         (entry >> 32) as u32 == self.generation && entry >> (ALLOWED + u32::from(store)) & 1 != 0
     }
 
-    /// An access of eight bytes.
-    #[inline(never)]
+    /// An access of eight bytes, but for the digest.
+    #[inline(always)]
     fn double_access(&mut self, address: u32, kind: AccessKind, value: u64) -> bool {
-        let entry = self.translations[(address >> 12) as usize];
+        let entry = self.pages[(address >> 12) as usize % VIRTUAL_PAGES];
         if !self.is_allowed(entry, kind.store) || !address.is_multiple_of(8) || kind.size != 3 {
             return false;
         }
-        let Some(page) = self.pool.get_mut((entry & POOL_MASK) as usize) else { return false };
-        let offset = address as usize % PAGE_BYTES;
+        let from = (entry & POOL_MASK) as usize * WORDS + address as usize / 4 % WORDS;
+        let Some([low, high]) = self.cells.get_mut(from..from + 2) else { return false };
+        let new = [self.known | value & 0xffff_ffff, self.known | value >> 32];
         if kind.store {
-            page.set_double(offset, value, 0xff, state::STORED);
+            [*low, *high] = new.map(|new| new | cell::STORED);
             return true;
         }
-        page.double(offset) == (value, 0xff)
+        (*low ^ new[0] | *high ^ new[1]) & !cell::STORED == 0
     }
 }
 
@@ -622,6 +510,14 @@ mod tests {
 
     const LOAD: AccessKind = AccessKind { size: 2, store: false };
     const STORE: AccessKind = AccessKind { size: 2, store: true };
+
+    /// Which lines of the only page that was touched were read and stored to, and which bytes of the first two are known.
+    fn left(memory: &LocalMemory) -> (u64, u64, [u64; 2]) {
+        let page = memory.pool.pages().next().unwrap();
+        let lines: Vec<_> = page.lines().collect();
+        let stored = (0..).zip(&lines).map(|(at, line)| u64::from(line.stored) << at).sum();
+        (page.state.seen, stored, [lines[0].known, lines[1].known])
+    }
 
     #[test]
     fn only_what_was_allowed_and_is_known_is_foreseen() {
@@ -641,16 +537,14 @@ mod tests {
         assert!(memory.access(1, 0x1008, AccessKind { size: 3, store: false }, 0x8877_6655_0000_0005));
         assert!(memory.access(1, 0x100d, AccessKind { size: 0, store: false }, 0x66));
         assert_eq!((memory.page_mut(page).byte(0xc), memory.page_mut(page).knows(0x10)), (0x55, false));
-        assert_eq!(memory.page_mut(page).lines(), Lines { read: 2, written: 1 });
-        assert_eq!((memory.page_mut(page).known(0), memory.page_mut(page).known(1)), (0xff00, 0xf_0000));
+        assert_eq!(left(&memory), (2, 1, [0xff00, 0xf_0000]));
         assert_eq!(
             memory.see(1, 0x1012, 1, 0x1234),
             Some(Sight { page, unknown: 3, changed: 0 }),
             "two bytes in the middle of a word"
         );
         assert_eq!(memory.see(1, 0x100a, 0, 7), Some(Sight { page, unknown: 0, changed: 1 << 10 }));
-        assert_eq!(memory.page_mut(page).lines(), Lines { read: 3, written: 1 });
-        assert_eq!(memory.page_mut(page).known(0), 0xc_ff00);
+        assert_eq!(left(&memory), (3, 1, [0xc_ff00, 0xf_0000]));
         memory.unmap(0x1ffc);
         assert!(!memory.access(1, 0x1008, LOAD, 5));
     }
@@ -666,8 +560,8 @@ mod tests {
         let page = memory.touch(8);
         memory.allow(0, 0, page, false);
         assert!(!memory.access(0, 0, LOAD, 1), "the pool's old bytes are not known");
-        let mut pages = Pages::default();
-        memory.exchange(&mut pages);
-        assert_eq!(pages.touched().iter().map(|page| page.number).collect::<Vec<_>>(), [8]);
+        let mut pool = Pool::default();
+        memory.exchange(&mut pool);
+        assert_eq!(pool.numbers().collect::<Vec<_>>(), [8]);
     }
 }

@@ -11,6 +11,7 @@ pub mod encoder;
 pub mod index;
 mod local_memory;
 mod page_table;
+mod pool;
 pub(crate) mod target;
 mod translations;
 

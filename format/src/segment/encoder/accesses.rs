@@ -65,8 +65,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
 
     fn device_write_page(&mut self, number: u64, offset: usize, bytes: &[u8]) {
         let key = self.memory.touch(number);
-        let page = self.memory.page_mut(key);
-        page.device = true;
+        let mut page = self.memory.page_mut(key);
+        page.state.device = true;
         for (at, byte) in (offset..).zip(bytes) {
             page.store_byte(at, *byte);
         }
@@ -148,7 +148,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             let page = self.memory.touch(number);
             let is_ram = matches!(target, Target::Ram(_));
             *place = if is_ram { Place::Ram(page) } else { Place::Rom(page) };
-            let is_plain = is_ram && !self.memory.page_mut(page).device;
+            let is_plain = is_ram && !self.memory.page_mut(page).state.device;
             if !store || is_plain {
                 self.memory.allow(self.context, address, page, store);
             }
@@ -247,9 +247,9 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         }
         if changed != 0 {
             let page = self.memory.page_mut(page);
-            if page.device {
+            if page.state.device {
                 let line = address as usize % PAGE_BYTES / 64;
-                self.device_bytes.changed(page.number, line, changed);
+                self.device_bytes.changed(page.state.number, line, changed);
             }
         }
         self.streams[Stream::Values as usize].extend(bytes);
@@ -277,7 +277,7 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             let here = address.wrapping_add(at as u32);
             let Some(key) = places[usize::from(here >> 12 != address >> 12)].page() else { continue };
             let offset = here as usize % PAGE_BYTES;
-            let page = self.memory.page_mut(key);
+            let mut page = self.memory.page_mut(key);
             let line = offset / 64;
             if !page.knows(offset) {
                 known = false;
@@ -287,8 +287,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                 // Something other than a store of this processor changed it.
                 same = false;
                 page.mark_changed(offset);
-                if page.device {
-                    self.device_bytes.changed(page.number, line, 1 << (offset % 64));
+                if page.state.device {
+                    self.device_bytes.changed(page.state.number, line, 1 << (offset % 64));
                 }
             }
             page.see_byte(offset, *byte);
@@ -304,10 +304,10 @@ impl<M: InitialMemory> SegmentEncoder<M> {
             let here = address.wrapping_add(at as u32);
             if let Place::Ram(page) = places[usize::from(here >> 12 != address >> 12)] {
                 let offset = here as usize % PAGE_BYTES;
-                let page = self.memory.page_mut(page);
+                let mut page = self.memory.page_mut(page);
                 page.store_byte(offset, *byte);
-                if page.device {
-                    self.device_bytes.changed(page.number, offset / 64, 1 << (offset % 64));
+                if page.state.device {
+                    self.device_bytes.changed(page.state.number, offset / 64, 1 << (offset % 64));
                 }
             }
         }

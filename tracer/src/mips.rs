@@ -116,7 +116,7 @@ pub fn discontinuity(kind: u32, from: u64, registers: &Registers) -> (u8, From) 
     match kind {
         discontinuity::HOST_CALL => (HOST_CALL, From::Between),
         discontinuity::INTERRUPT => (code, From::Between),
-        _ if OF_FETCHES.contains(&code) && register(BAD_ADDRESS) == from as u32 && from % 4 == 0 => {
+        _ if OF_FETCHES.contains(&code) && register(BAD_ADDRESS) == from as u32 && from.is_multiple_of(4) => {
             (code, From::Between)
         }
         _ => (code, From::At),

@@ -549,7 +549,8 @@ NOINLINE void tlb_misses_in_slots(u32 page)
     BRANCH_AND_SLOT("b 1f", "ldc1 $f4, 24($8)", page);
 }
 
-/* The same exceptions elsewhere than in slots, and more: the floating-point unit's, a coprocessor that is switched off. */
+/* The same exceptions elsewhere than in slots, and more: an instruction at an odd address, the floating-point
+   unit's, a coprocessor that is switched off. */
 NOINLINE void exceptions_elsewhere(u32 *data)
 {
     BRANCH_AND_SLOT("nop", "add $11, $8, $8", 0x7fffffff);
@@ -558,6 +559,7 @@ NOINLINE void exceptions_elsewhere(u32 *data)
     BRANCH_AND_SLOT("nop", "sw $11, 0($8)", (u32)data + 2);
     BRANCH_AND_SLOT("nop", "syscall 9", 0);
     BRANCH_AND_SLOT("nop", "break", 0);
+    BRANCH_AND_SLOT("addiu $12, $12, 2", "jr $12\n\tnop", 0);
     BRANCH_AND_SLOT("mtc1 $0, $f2\n\tli $8, 0xc00\n\tctc1 $8, $31", "div.s $f4, $f2, $f2", 0);
     BRANCH_AND_SLOT("mtc1 $0, $f2\n\tli $8, 0xc00\n\tctc1 $8, $31\n\tb 1f", "div.s $f4, $f2, $f2", 0);
     u32 status = READ(STATUS);
@@ -654,7 +656,7 @@ NOINLINE u32 devices_in_blocks(u32 *data)
 CROSSING(cross_always, "b 3f", "addiu $3, $3, 16");
 CROSSING(cross_sometimes, "bne $9, $0, 3f", "lw $11, 0($5)");
 CROSSING(cross_likely, "bnel $9, $0, 3f", "sw $3, 4($5)");
-CROSSING(cross_likely_call, "bltzall $9, 3f", "addiu $3, $3, 64");
+CROSSING(cross_likely_call, "bltzall $0, 3f", "addiu $3, $3, 64");
 CROSSING(cross_call, "bgezal $9, 3f", "lwl $11, 1($5)");
 CROSSING(cross_register, "jr $12", "sb $3, 8($5)");
 CROSSING(cross_register_call, "jalr $12", "lbu $11, 0($5)");

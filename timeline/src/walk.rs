@@ -178,7 +178,9 @@ impl Walk {
         let (address, length) = (block.address_of(index), block.length_of(index) as usize);
         let entry = program.trace().block(run.id).ok_or("the trace has no such block")?;
         let start = address.wrapping_sub(block.address()) as usize;
-        let bytes = program.trace().code(entry).get(start..start + length).unwrap_or_default();
+        // An instruction can be longer than what of it was fetched.
+        let code = program.trace().code(entry).get(start..).unwrap_or_default();
+        let bytes = code.get(..length).unwrap_or(code);
         let mut code = [0; 4];
         for (into, from) in code.iter_mut().zip(bytes) {
             *into = *from;

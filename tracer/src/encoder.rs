@@ -413,14 +413,15 @@ impl Worker {
             }
             Tag::End => {
                 let started = (first >> 32) as u32 & ALL_STARTED;
-                self.end_inside(first >> 9 & 3)?;
+                let is_left_out = self.end_inside(first >> 9 & 3)?;
                 self.end_block(started)?;
                 let reason = match first as u8 {
                     0 => EndReason::Exit,
                     1 => EndReason::StopAfter,
                     _ => EndReason::Error,
                 };
-                self.end = Some((reason, first >> 8 & 1 != 0));
+                // What is before a block that is left out has completed, and its results are there.
+                self.end = Some((reason, first >> 8 & 1 != 0 && !is_left_out));
             }
             Tag::Block | Tag::Packed => return Err(SegmentError::BadEvent(first)),
         }
@@ -441,16 +442,19 @@ impl Worker {
         self.left_at(index, 0)
     }
 
-    /// The recording ends while a block is under way.
-    fn end_inside(&mut self, under: u64) -> Result<(), SegmentError> {
+    /// The recording ends while a block is under way. True: it is left out.
+    fn end_inside(&mut self, under: u64) -> Result<bool, SegmentError> {
         match &self.packed {
-            Some(packed) if under == Under::Last as u64 => self.left_at(packed.block.instructions - 1, 0),
+            Some(packed) if under == Under::Last as u64 => {
+                self.left_at(packed.block.instructions - 1, 0)?;
+                Ok(false)
+            }
             Some(_) if under == Under::Unknown as u64 => {
                 self.packed = None;
                 self.started = 0;
-                Ok(())
+                Ok(true)
             }
-            _ => Ok(()),
+            _ => Ok(false),
         }
     }
 
@@ -507,5 +511,58 @@ impl Worker {
             self.encoder.define_block(traits);
             self.known.push(block);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use ktrace_format::segment::encoder::Finished;
+    use ktrace_format::segment::{Committer, FLAG_OPEN_END};
+    use ktrace_machine::{Mode, Registers};
+
+    use super::*;
+    use crate::block::Registry;
+    use crate::ring::{Cursor, Writer};
+
+    /// An instruction whose results were read, and a block behind it of which nobody knows what happened, when the recording
+    /// ends. Returns whether it ends open, and how many instructions there are.
+    fn ends_open(under: Under) -> (bool, u64) {
+        let mode = ktrace_machine::mips::Mode::of_processor(false);
+        let set = InstructionSet::Mips(mode);
+        let shared = SharedBlocks::default();
+        let mut registry = Registry::new(set, Arc::clone(&shared));
+        let mode = Mode::from(mode);
+        // ERET; MOVE.
+        let eret = registry.block(0x8000_0000, mode, &0x4200_0018u32.to_le_bytes()).unwrap();
+        let behind = registry.block(0x8000_1000, mode, &0x0040_4025u32.to_le_bytes()).unwrap();
+        assert!(behind.note_accesses(Vec::new()));
+        let (sender, segments) = channel();
+        let mut ring = Writer::new(sender, Cursor::at_nothing());
+        let mut registers = Registers::zero(set.register_count());
+        registers[37] = eret.address;
+        ring.begin_segment(registers, registry.len(), ALL_STARTED);
+        let entered =
+            |tag: Tag, block: &Block| tag.word() | u64::from(ALL_STARTED) << 32 | u64::from(block.serial);
+        ring.push([entered(Tag::Block, eret)]);
+        ring.push([Tag::Results.word() | 2, 0, u64::from(behind.address)]);
+        ring.push([entered(Tag::Packed, behind)]);
+        ring.end(Tag::End.word() | u64::from(ALL_STARTED) << 32 | (under as u64) << 9 | 1 << 8 | 2);
+        drop(ring);
+        let segment = segments.recv().unwrap();
+        let initial = Arc::new(Initial::open(std::path::Path::new("/nowhere")));
+        let mut worker = Worker::new(set, Arc::clone(&initial), shared, Names::new()).unwrap();
+        let (mut encoded, mut finished) = (Encoded::default(), Finished::default());
+        worker.encode(&segment, &mut encoded).unwrap();
+        Committer::new(initial).unwrap().commit(0, &mut encoded, &mut finished).unwrap();
+        (finished.head.flags & FLAG_OPEN_END != 0, finished.head.instructions)
+    }
+
+    /// Else the results would have no place: a replay takes none of a last instruction before an open end.
+    #[test]
+    fn what_is_before_a_block_that_is_left_out_has_completed() {
+        assert_eq!(ends_open(Under::Unknown), (false, 1));
+        assert_eq!(ends_open(Under::Way), (true, 2));
     }
 }

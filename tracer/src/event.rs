@@ -152,7 +152,8 @@ pub enum From {
     /// Those up to the one at the program counter that follows the registers and causes, if it is one of the block: that
     /// one faulted. Else all.
     At = 1,
-    /// As `At`, but the instruction has started only if it is opaque: others can't have been fetched.
+    /// As `At`, but the instruction has started only if it is opaque: others can't have been fetched. (Of ARM, where BKPT
+    /// raises the exception of a fetch.)
     Fetch = 2,
 }
 

@@ -535,14 +535,28 @@ impl Vcpu {
     /// run again in a block of their own), or when no vCPU runs any more.
     pub fn exit(&mut self) {
         let is_inside = std::thread::current().id() == self.thread;
-        self.recorder.under = if is_inside { Under::Last } else { Under::Way };
+        self.end(EndReason::Exit, if is_inside { Under::Last } else { Under::Way });
+        self.recorder.stop();
+    }
+
+    /// Ends the recording because of a block that QEMU translates, which it does when it comes to it: all before is done.
+    pub fn fail_between_blocks(&mut self, message: String) {
+        if self.recorder.phase == Phase::Recording {
+            self.recorder.keep_error(message);
+            self.end(EndReason::Error, Under::Way);
+        } else {
+            self.recorder.fail(message);
+        }
+    }
+
+    fn end(&mut self, reason: EndReason, under: Under) {
+        self.recorder.under = under;
         if self.recorder.phase == Phase::Recording {
             let known = self.push_discontinuities();
             self.push_device_writes();
             // If the last instruction is opaque its results were never read.
-            self.recorder.end(EndReason::Exit, ALL_STARTED, !known);
+            self.recorder.end(reason, ALL_STARTED, !known);
         }
-        self.recorder.stop();
     }
 }
 

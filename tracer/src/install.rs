@@ -53,6 +53,14 @@ impl Vcpu {
             Vcpu::Fast(vcpu) => &mut vcpu.recorder,
         }
     }
+
+    /// Ends the recording because of a block that QEMU translates, which it does when it comes to it.
+    fn fail_between_blocks(&mut self, message: String) {
+        match self {
+            Vcpu::Portable(vcpu) => vcpu.recorder.fail(message),
+            Vcpu::Fast(vcpu) => vcpu.fail_between_blocks(message),
+        }
+    }
 }
 
 /// See [`Vcpu`].
@@ -329,35 +337,38 @@ unsafe fn decode(
     recorder: &mut Recorder,
     api: Option<&Api>,
     tb: *mut qemu_plugin_tb,
-) -> Option<&'static Block> {
+) -> Result<&'static Block, String> {
     // SAFETY: as the caller promises; indices are below the number that QEMU gives.
     let (count, address, code) = unsafe {
         let count = qemu_plugin_tb_n_insns(tb);
         let mut code = Vec::new();
         for number in 0..count {
             let instruction = qemu_plugin_tb_get_insn(tb, number);
-            // A branch-likely that is never taken has its slot with it.
+            // A branch-likely of MIPS that is never taken has its slot with it: eight bytes, unless the slot is in another
+            // page, which QEMU does not fetch then.
             let mut bytes = [0u8; 8];
-            let length = qemu_plugin_insn_data(instruction, bytes.as_mut_ptr().cast(), bytes.len());
+            let mut fetch = |length| qemu_plugin_insn_data(instruction, bytes.as_mut_ptr().cast(), length);
+            let length = match fetch(8) {
+                0 => fetch(4),
+                length => length,
+            };
             code.extend(bytes.iter().take(length));
         }
         (count, qemu_plugin_tb_vaddr(tb) as u32, code)
     };
     // SAFETY: as above.
     let flags = || api.map(|api| unsafe { (api.translation_flags)(tb) });
-    let Some(mode) = recorder.translation_mode(flags) else {
-        recorder.fail("QEMU did not give the status register while it translated".to_owned());
-        return None;
-    };
+    let mode = recorder
+        .translation_mode(flags)
+        .ok_or("QEMU did not give the status register while it translated")?;
     let block = recorder.translated(address, mode, &code)?;
     if block.instructions as usize != count {
-        recorder.fail(format!(
+        return Err(format!(
             "QEMU sees {count} instructions in the block at {address:#010x} with code {code:02x?}, the model {}",
             block.instructions
         ));
-        return None;
     }
-    Some(block)
+    Ok(block)
 }
 
 /// # Safety
@@ -369,7 +380,13 @@ unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
     };
     let recorder = vcpu.recorder();
     // SAFETY: as the caller promises.
-    let Some(block) = (unsafe { decode(recorder, api.as_ref(), tb) }) else { return };
+    let block = match unsafe { decode(recorder, api.as_ref(), tb) } {
+        Ok(block) => block,
+        Err(message) => {
+            vcpu.fail_between_blocks(message);
+            return;
+        }
+    };
     let start = recorder.start_index(block).filter(|&index| index > 0);
     let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
     let read = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS;

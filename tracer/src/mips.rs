@@ -107,13 +107,18 @@ pub fn mode(processor: Mode, flags: u64) -> Mode {
 
 /// The cause of a discontinuity of one of QEMU's types, which was taken at `from`, and what it says of the block before;
 /// `registers` are those after it.
+///
+/// Where QEMU can't fetch an instruction no block begins. At an address that is no multiple of four it fetches one, and makes
+/// a block of it that raises the exception.
 pub fn discontinuity(kind: u32, from: u64, registers: &Registers) -> (u8, From) {
     let register = |number| registers.get(number).copied().unwrap_or_default();
     let code = (register(CAUSE) >> 2 & 31) as u8;
     match kind {
         discontinuity::HOST_CALL => (HOST_CALL, From::Between),
         discontinuity::INTERRUPT => (code, From::Between),
-        _ if OF_FETCHES.contains(&code) && register(BAD_ADDRESS) == from as u32 => (code, From::Fetch),
+        _ if OF_FETCHES.contains(&code) && register(BAD_ADDRESS) == from as u32 && from.is_multiple_of(4) => {
+            (code, From::Between)
+        }
         _ => (code, From::At),
     }
 }
@@ -166,9 +171,11 @@ mod tests {
                 _ => {}
             }
         }
-        assert_eq!(discontinuity(2, 0x1000, &values), (2, From::Fetch));
-        assert_eq!(discontinuity(2, 0xffff_ffff_0000_1000, &values), (2, From::Fetch));
+        assert_eq!(discontinuity(2, 0x1000, &values), (2, From::Between));
+        assert_eq!(discontinuity(2, 0xffff_ffff_0000_1000, &values), (2, From::Between));
         assert_eq!(discontinuity(2, 0x8000_0000, &values), (2, From::At));
+        values[BAD_ADDRESS] = 0x1002;
+        assert_eq!(discontinuity(2, 0x1002, &values), (2, From::At));
         assert_eq!(discontinuity(1, 0x1000, &values), (2, From::Between));
         assert_eq!(discontinuity(4, 0x1000, &values), (33, From::Between));
     }

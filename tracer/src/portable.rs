@@ -218,7 +218,7 @@ impl Vcpu {
         if let Some(alias) = self.aliases.get(&(block.serial, address)) {
             return Some(alias);
         }
-        let alias = self.recorder.translated(address, block.decoded.mode(), &block.code)?;
+        let alias = self.recorder.translated_or_fail(address, block.decoded.mode(), &block.code)?;
         self.aliases.insert((block.serial, address), alias);
         Some(alias)
     }

@@ -126,18 +126,17 @@ impl Recorder {
         }
     }
 
-    /// The block with this code at this address.
-    pub fn translated(&mut self, address: u32, mode: Mode, code: &[u8]) -> Option<&'static Block> {
-        match self.registry.block(address, mode, code) {
-            Ok(block) => Some(block),
-            Err(error) => {
-                let mode = mode.bits();
-                self.fail(format!(
-                    "the block at {address:#010x} in mode {mode:#06x} with code {code:02x?}: {error}"
-                ));
-                None
-            }
-        }
+    /// The block with this code at this address. An error says why there can be none.
+    pub fn translated(&mut self, address: u32, mode: Mode, code: &[u8]) -> Result<&'static Block, String> {
+        self.registry.block(address, mode, code).map_err(|error| {
+            let mode = mode.bits();
+            format!("the block at {address:#010x} in mode {mode:#06x} with code {code:02x?}: {error}")
+        })
+    }
+
+    /// The same. If there is none the recording ends.
+    pub fn translated_or_fail(&mut self, address: u32, mode: Mode, code: &[u8]) -> Option<&'static Block> {
+        self.translated(address, mode, code).map_err(|message| self.fail(message)).ok()
     }
 
     /// Which instruction of a block the recording is to start with, if one of it.
@@ -161,7 +160,7 @@ impl Recorder {
         let address = block.decoded.address_of(index as usize);
         let code = block.code.get((address - block.address) as usize..).unwrap_or_default();
         let mode = block.decoded.mode_before(index as usize);
-        self.translated(address, mode, code)
+        self.translated_or_fail(address, mode, code)
     }
 
     /// `ktracer record`, if it started QEMU.
@@ -300,10 +299,15 @@ impl Recorder {
         if self.phase == Phase::Stopped {
             return;
         }
+        self.keep_error(message);
+        self.end(EndReason::Error, self.started_so_far(), true);
+    }
+
+    /// Why the recording ends, unless that is known already.
+    pub fn keep_error(&self, message: String) {
         if let Ok(mut error) = self.shared.error.lock() {
             error.get_or_insert(message);
         }
-        self.end(EndReason::Error, self.started_so_far(), true);
     }
 
     /// As [`fail`](Self::fail), for a register that QEMU does not give.

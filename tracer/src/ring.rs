@@ -49,6 +49,22 @@ pub struct Cursor {
 // more; the limit is atomic.
 unsafe impl Sync for Cursor {}
 
+#[cfg(test)]
+impl Cursor {
+    /// A cursor as QEMU's scoreboards make it.
+    pub fn at_nothing() -> &'static Cursor {
+        Box::leak(Box::new(Cursor {
+            _before: [0; 64],
+            next: UnsafeCell::new(0),
+            limit: AtomicU64::new(0),
+            opaque: UnsafeCell::new(0),
+            counted: UnsafeCell::new(0),
+            progress: UnsafeCell::new(0),
+            _behind: [0; 64],
+        }))
+    }
+}
+
 /// What all events of a segment belong to.
 #[derive(Clone, Debug)]
 pub struct Start {
@@ -350,21 +366,7 @@ mod tests {
 
     fn writer() -> (Writer, Receiver<Segment>) {
         let (sender, segments) = channel();
-        (
-            Writer::new(
-                sender,
-                Box::leak(Box::new(Cursor {
-                    _before: [0; 64],
-                    next: UnsafeCell::new(0),
-                    limit: AtomicU64::new(0),
-                    opaque: UnsafeCell::new(0),
-                    counted: UnsafeCell::new(0),
-                    progress: UnsafeCell::new(0),
-                    _behind: [0; 64],
-                })),
-            ),
-            segments,
-        )
+        (Writer::new(sender, Cursor::at_nothing()), segments)
     }
 
     // SAFETY: as in the tracer, one thread uses it at a time.

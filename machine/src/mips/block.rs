@@ -18,7 +18,8 @@ pub enum DecodeError {
     /// There is no code.
     #[error("the block has no code")]
     Empty,
-    /// The address is not that of an instruction. (QEMU has a block there, in which it raises an address error.)
+    /// The address is not that of an instruction, and what is there not the one that QEMU makes a block of, in which it
+    /// raises an address error.
     #[error("no instruction can be at address {address:#010x}")]
     Misaligned {
         /// The block's address.
@@ -74,12 +75,17 @@ pub struct Block {
     dependencies: Box<[Dependencies]>,
 }
 
+/// The part of an address inside a page of memory, the smallest that there are.
+const PAGE_MASK: u32 = 0xfff;
+
 /// No block has an instruction with this index.
 const NO_SLOT: usize = usize::MAX - 1;
 
 impl Block {
     /// Decodes the code at a virtual address, whose bit 0 is clear, also of compressed code. `mode` is the processor's at
-    /// the block's start; `code` are the block's bytes as in memory, whatever the byte order.
+    /// the block's start; `code` are the block's bytes as in memory, whatever the byte order. An address that is no multiple
+    /// of four has one opaque instruction, which raises an address error (`decode_opc`). Of a branch-likely that can't be
+    /// taken at the end of a page the slot, which nobody has fetched, is not in the code.
     pub fn decode(address: u32, mode: Mode, code: &[u8]) -> Result<Block, DecodeError> {
         Self::decode_with(address, mode, code, lower, None)
     }
@@ -105,7 +111,8 @@ impl Block {
         if code.is_empty() {
             return Err(DecodeError::Empty);
         }
-        if address & if mode.compressed() { 1 } else { 3 } != 0 {
+        let is_misaligned = address & if mode.compressed() { 1 } else { 3 } != 0;
+        if is_misaligned && (mode.compressed() || mode.in_delay_slot() || code.len() > 4) {
             return Err(DecodeError::Misaligned { address });
         }
         if code.len() > usize::from(u16::MAX) {
@@ -143,7 +150,8 @@ impl Block {
             let bytes = bytes.try_into().map_err(|_| DecodeError::Truncated { offset })?;
             let word = if mode.big_endian() { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) };
             let here = address.wrapping_add(offset as u32);
-            let mut instruction = mips32::decode(word, mode);
+            let mut instruction =
+                if is_misaligned { Instruction::Opaque(Opaque::UNKNOWN) } else { mips32::decode(word, mode) };
             if index == slot_index {
                 instruction = instruction.in_slot(slot);
                 flow = match (branch, &instruction) {
@@ -158,10 +166,12 @@ impl Block {
             }
             let skips = matches!(instruction, Instruction::BranchNever { skip: true, .. });
             let length = if skips { 8 } else { 4 };
-            if code.len() - offset < length {
+            let ends_page = here & PAGE_MASK == PAGE_MASK & !3;
+            let left = code.len() - offset;
+            if left < length && !(ends_page && left == 4) {
                 return Err(DecodeError::Truncated { offset });
             }
-            let last = offset + length == code.len();
+            let last = offset + length >= code.len();
 
             if let Some(all) = &mut all_dependencies {
                 all.push(dependencies::of(&instruction));

@@ -81,6 +81,8 @@ pub struct Counts {
     pub slots: usize,
     /// Blocks of two and more instructions.
     pub blocks: usize,
+    /// Instructions that reach into the next page: branches that are never taken, with their slots.
+    pub across_pages: usize,
 }
 
 /// Exception codes (MD00090, the Cause register).
@@ -91,6 +93,9 @@ mod code {
     pub const OVERFLOW: u32 = 12;
     pub const TRAP: u32 = 13;
 }
+
+/// The part of an address in a page: QEMU's blocks end with it.
+const PAGE_MASK: u32 = 0xfff;
 
 /// Compares one run.
 pub struct Checker<'image> {
@@ -304,7 +309,8 @@ impl<'image> Checker<'image> {
         }
         self.pending.push(*after);
         self.faulted = in_kernel(after);
-        let ended = before.in_delay_slot() || block.flow() != Flow::Sequential || self.faulted;
+        let ends_page = block.address_of(block.len()) & PAGE_MASK < block.length_of(0);
+        let ended = before.in_delay_slot() || block.flow() != Flow::Sequential || self.faulted || ends_page;
         let long_enough = self.pending.len() > 2 + self.random.usize(..40);
         // QEMU splits blocks between a branch and its slot at the end of a page only.
         let splits = !after.in_delay_slot() || self.random.u8(..4) == 0;
@@ -324,7 +330,9 @@ impl<'image> Checker<'image> {
         let length =
             self.instruction(final_before.address(), cpu.mode()).map_or(4, |block| block.length_of(0));
         let length = if final_before.in_delay_slot() { 4 } else { length };
-        let length = final_before.address() + length - address;
+        let in_page = PAGE_MASK + 1 - (final_before.address() & PAGE_MASK);
+        self.counts.across_pages += usize::from(length > in_page);
+        let length = final_before.address() + length.min(in_page) - address;
         let block = Block::decode(address, cpu.mode(), self.code(address, length as usize)?)?;
         ensure!(
             block.len() == states.len() - 1,

@@ -159,6 +159,8 @@ impl<'drawn> Generator<'drawn> {
     /// What comes next: an instruction, or a branch with its slot.
     fn unit(&mut self) {
         match self.random.u32(..1000) {
+            // QEMU does not fetch the slot there.
+            0..500 if self.address() & 0xfff == 0xffc => self.never_taken(),
             0..BRANCH => self.branch(),
             _ => {
                 let word = self.ordinary();
@@ -342,6 +344,19 @@ impl<'drawn> Generator<'drawn> {
         self.code.push(slot);
         let units = self.random.usize(..6);
         self.open.push((reference, units));
+    }
+
+    /// A branch-likely that is never taken, by its operands, with what is in its slot.
+    fn never_taken(&mut self) {
+        let (register, offset) = (self.random.u8(..32), self.random.u32(..0x1_0000));
+        self.code.push(match self.random.u32(..4) {
+            0 => immediate(0x15, register, register, offset),
+            1 => immediate(0x17, 0, 0, offset),
+            2 => immediate(1, 0, 0x02, offset),
+            _ => immediate(1, 0, 0x12, offset),
+        });
+        let slot = self.ordinary();
+        self.code.push(slot);
     }
 
     fn interesting_half(&mut self) -> u32 {

@@ -89,6 +89,7 @@ fn run(shape: Shape, processor: &str, default: u64) {
     assert!(total.blocks * 20 > total.positions, "{total:?}");
     assert!(total.slots * 30 > total.positions, "{total:?}");
     if total.positions >= 30_000 {
+        assert!(total.across_pages > 0, "{total:?}");
         for pattern in PATTERNS {
             let possible = match pattern.needs {
                 Needs::Nothing => true,
@@ -165,6 +166,7 @@ impl Counts {
         self.modelled += other.modelled;
         self.slots += other.slots;
         self.blocks += other.blocks;
+        self.across_pages += other.across_pages;
         for (mnemonic, count) in other.opaque {
             *self.opaque.entry(mnemonic).or_default() += count;
         }

@@ -22,12 +22,60 @@ fn decode(words: &[u32]) -> Result<Block, DecodeError> {
 fn what_is_no_block() {
     let error = |address, code: &[u8]| Block::decode(address, mode(false), code).expect_err("it is no block");
     assert_eq!(error(START, &[]), DecodeError::Empty);
-    assert_eq!(error(START + 2, &[0; 4]), DecodeError::Misaligned { address: START + 2 });
+    assert_eq!(error(START + 2, &[0; 8]), DecodeError::Misaligned { address: START + 2 });
+    assert_eq!(error(START + 2, &[0; 3]), DecodeError::Truncated { offset: 0 });
     assert_eq!(error(START, &[0; 6]), DecodeError::Truncated { offset: 4 });
     assert_eq!(error(START, &vec![0; 0x1_0000]), DecodeError::TooLong { length: 0x1_0000 });
     assert_eq!(decode(&[BRANCH, NOP, NOP]).err(), Some(DecodeError::BranchInside { offset: 4 }));
     // A branch-likely that is never taken has eight bytes.
     assert_eq!(decode(&[NOP, 0x5484_0004]).err(), Some(DecodeError::Truncated { offset: 4 }));
+}
+
+/// QEMU raises an address error in such a block, whatever is there.
+#[test]
+fn a_block_at_no_multiple_of_four_is_one_unknown_instruction() {
+    for address in [START + 1, START + 2, START + 3] {
+        let block = Block::decode(address, mode(false), &code(&[COUNT], mode(false))).unwrap();
+        assert_eq!((block.len(), block.flow(), block.address_of(1)), (1, Flow::Opaque, address + 4));
+        assert_eq!(block.opaque(0).map(|opaque| opaque.mnemonic), Some("unknown"));
+        assert!(block.writes_floating_point(0) && block.may_stop_at(0));
+    }
+    let slot = mode(false).with_slot(Slot::Branch);
+    let error = Block::decode(START + 2, slot, &[0; 4]).err();
+    assert_eq!(error, Some(DecodeError::Misaligned { address: START + 2 }));
+}
+
+/// QEMU does not fetch the slot of a branch-likely that is never taken, and goes on behind it.
+#[test]
+fn a_slot_in_another_page_can_be_missing() {
+    let last = START + 0xffc;
+    // bnel a0, a0; bgtzl r0; bltzl r0; bltzall r0.
+    for (word, link) in
+        [(0x5484_0004, false), (0x5c00_0004, false), (0x0402_0004, false), (0x0412_0004, true)]
+    {
+        for words in [&[COUNT, word][..], &[word]] {
+            let start = last - 4 * (words.len() as u32 - 1);
+            let block = Block::decode(start, mode(false), &code(words, mode(false))).unwrap();
+            let index = words.len() - 1;
+            assert_eq!((block.len(), block.flow()), (words.len(), Flow::Sequential), "{word:#010x}");
+            assert_eq!((block.address_of(index), block.length_of(index)), (last, 8), "{word:#010x}");
+            assert_eq!(
+                (block.address_of(words.len()), block.mode_before(words.len())),
+                (last + 8, mode(false))
+            );
+            let mut before = registers(&[(2, 0)]);
+            before.0[PC] = start;
+            let mut cpu = Cpu::new(&before, mode(false));
+            assert_eq!(cpu.run(&block, 0, 2, &mut Memory::default()), Exit::Done);
+            assert_eq!((cpu.pc(), cpu.mode(), cpu.registers().0[2]), (last + 8, mode(false), index as u32));
+            assert_eq!(cpu.registers().0[31] == last + 8, link, "{word:#010x}");
+        }
+        let cut = [&code(&[word], mode(false))[..], &[0, 0]].concat();
+        let error = Block::decode(last, mode(false), &cut).err();
+        assert_eq!(error, Some(DecodeError::Truncated { offset: 0 }));
+        let elsewhere = Block::decode(last - 4, mode(false), &code(&[word], mode(false))).err();
+        assert_eq!(elsewhere, Some(DecodeError::Truncated { offset: 0 }));
+    }
 }
 
 #[test]

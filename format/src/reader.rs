@@ -12,6 +12,7 @@ use crate::record::{self, Record, RecordError};
 use crate::segment::encoder::entry_key;
 use crate::segment::index::PackedIndex;
 use crate::segment::{Head, STREAMS, SegmentError, Stream, Streams};
+use crate::unpack::unpack;
 use crate::writer::{CLOSE_MARK, TRACE_FILE, kind};
 
 /// Which blocks begin at which address and mode.
@@ -153,6 +154,8 @@ pub struct Trace {
     header: Header,
     names: Vec<String>,
     blocks: Vec<Option<BlockEntry>>,
+    /// The numbers of those whose record is lost, rising.
+    lost: Vec<u32>,
     code: Vec<u8>,
     /// Bytes of the dictionary's records that were expanded.
     expanded: usize,
@@ -199,6 +202,7 @@ impl Trace {
             header,
             names: Vec::new(),
             blocks: Vec::new(),
+            lost: Vec::new(),
             code: Vec::new(),
             expanded: 0,
             entries: EntryPoints::default(),
@@ -400,7 +404,7 @@ impl Trace {
             return None;
         }
         self.expanded = self.expanded.checked_add(raw).filter(|bytes| *bytes <= DICTIONARY_LIMIT)?;
-        let bytes = zstd::bulk::decompress(payload.get(12..)?, raw).ok()?;
+        let bytes = unpack(payload.get(12..)?, raw).ok()?;
         self.blocks.resize(first, None);
         let mut rest = &bytes[..];
         for _ in 0..count {
@@ -424,6 +428,8 @@ impl Trace {
             .zip(&self.blocks)
             .filter_map(|(id, block)| block.as_ref().map(|block| (entry_key(block.address, block.mode), id)))
             .collect();
+        let lost = (0..).zip(&self.blocks).filter(|(_, block)| block.is_none());
+        self.lost = lost.map(|(id, _)| id).collect();
         all.sort_unstable();
         self.entries.blocks = all.iter().map(|(_, id)| *id).collect();
         for (at, (key, _)) in all.iter().enumerate() {
@@ -470,8 +476,8 @@ impl Trace {
         if limit as usize > self.blocks.len() {
             return limit.checked_sub(1);
         }
-        let below = self.blocks.get(..limit as usize)?;
-        below.iter().rposition(Option::is_none).map(|number| number as u32)
+        let below = self.lost.partition_point(|number| *number < limit);
+        self.lost.get(below.checked_sub(1)?).copied()
     }
 
     /// All segments, in recorded order.

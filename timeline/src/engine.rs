@@ -823,6 +823,11 @@ impl<J: Journal> Engine<J> {
         KnownRegisters::new(self.cpu.registers(), self.unproven())
     }
 
+    /// One of them; `None` if it is not proved or there is none.
+    pub(crate) fn register(&self, number: usize) -> Option<u32> {
+        if self.unproven().contains(number) { None } else { self.cpu.register(number) }
+    }
+
     /// Those that it does not prove.
     pub fn unproven(&self) -> RegisterSet {
         if self.executed == self.volatile_at {

@@ -98,6 +98,11 @@ impl Cpu {
         registers
     }
 
+    /// One of them; `None` if there is no such register.
+    pub fn register(&self, number: usize) -> Option<u32> {
+        self.r.get(number).copied().or_else(|| (number == 16).then(|| self.cpsr()))
+    }
+
     /// The address of the next instruction.
     pub fn pc(&self) -> u32 {
         self.r[15]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use crate::segment::target::{read_target, write_target};
 use crate::segment::{SegmentError, index::Index};
 use crate::shadow::Target;
+use crate::unpack::unpack;
 use crate::varint;
 
 /// Segments in a group; only the last has fewer.
@@ -196,7 +197,7 @@ impl<'a> PackedGroup<'a> {
 
     fn unpack(&self, part: usize) -> Result<Part, SegmentError> {
         let (bytes, raw) = self.parts[part];
-        let unpacked = zstd::bulk::decompress(bytes, raw).ok().filter(|unpacked| unpacked.len() == raw);
+        let unpacked = unpack(bytes, raw).ok().filter(|unpacked| unpacked.len() == raw);
         Ok(Part { bytes: unpacked.ok_or(SegmentError::Compression { stream: part })?, at: 0 })
     }
 

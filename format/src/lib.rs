@@ -10,6 +10,7 @@ pub mod reader;
 pub mod record;
 pub mod segment;
 pub mod shadow;
+mod unpack;
 pub mod varint;
 pub mod writer;
 

@@ -5,13 +5,14 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use memmap2::Mmap;
+use memmap2::{Advice, Mmap};
 
 use crate::header::{FORMAT_VERSION, Header, Totals};
 use crate::record::{self, Record, RecordError};
 use crate::segment::encoder::entry_key;
 use crate::segment::index::PackedIndex;
 use crate::segment::{Head, STREAMS, SegmentError, Stream, Streams};
+use crate::unpack::unpack;
 use crate::writer::{CLOSE_MARK, TRACE_FILE, kind};
 
 /// Which blocks begin at which address and mode.
@@ -102,6 +103,10 @@ const NAME_LIMIT: usize = 1 << 20;
 const BLOCK_LIMIT: usize = 1 << 24;
 /// Bytes of all records of blocks together, before compression.
 const DICTIONARY_LIMIT: usize = 1 << 30;
+/// What the end record of a long recording takes, about: asked for ahead.
+const END_BYTES: usize = 512 << 10;
+/// Bytes of one record that are asked for ahead.
+const ASKED_LIMIT: u64 = 1 << 20;
 /// Bytes of one record of blocks, before compression.
 const BLOCKS_RECORD_LIMIT: usize = 1 << 28;
 
@@ -153,6 +158,8 @@ pub struct Trace {
     header: Header,
     names: Vec<String>,
     blocks: Vec<Option<BlockEntry>>,
+    /// The numbers of those whose record is lost, rising.
+    lost: Vec<u32>,
     code: Vec<u8>,
     /// Bytes of the dictionary's records that were expanded.
     expanded: usize,
@@ -199,6 +206,7 @@ impl Trace {
             header,
             names: Vec::new(),
             blocks: Vec::new(),
+            lost: Vec::new(),
             code: Vec::new(),
             expanded: 0,
             entries: EntryPoints::default(),
@@ -242,6 +250,7 @@ impl Trace {
     /// Uses the end record's table. `None`: the trace is not closed, or its end is damaged.
     fn read_table(&mut self) -> Option<()> {
         let tail = self.map.len().checked_sub(16)?;
+        let _ = self.map.advise_range(Advice::WillNeed, tail.saturating_sub(END_BYTES), END_BYTES.min(tail));
         if self.map.get(tail + 8..)? != CLOSE_MARK {
             return None;
         }
@@ -281,10 +290,28 @@ impl Trace {
             self.segments.push(entry);
             at += 40;
         }
+        self.ask_for_dictionary(&dictionary);
         for offset in dictionary {
             self.read_dictionary(offset);
         }
         Some(())
+    }
+
+    /// Asks the system for the records of the dictionary, which lie all over the file: should it have to read them from a disk,
+    /// it can read many at a time, in place of each when it is come to.
+    fn ask_for_dictionary(&self, offsets: &[u64]) {
+        for (number, &offset) in offsets.iter().enumerate() {
+            // At the latest there the next record begins.
+            let segment = self.segments.partition_point(|segment| segment.offset <= offset);
+            let segment = self.segments.get(segment).map(|segment| segment.offset);
+            let next = offsets.get(number + 1).copied().into_iter().chain(segment).min();
+            let most = offset.saturating_add(ASKED_LIMIT).min(self.map.len() as u64);
+            let end = next.map_or(most, |next| next.min(most));
+            if let Some(length) = end.checked_sub(offset).filter(|length| *length > 0) {
+                // Without it all works the same, only later.
+                let _ = self.map.advise_range(Advice::WillNeed, offset as usize, length as usize);
+            }
+        }
     }
 
     fn read_dictionary(&mut self, offset: u64) {
@@ -400,7 +427,7 @@ impl Trace {
             return None;
         }
         self.expanded = self.expanded.checked_add(raw).filter(|bytes| *bytes <= DICTIONARY_LIMIT)?;
-        let bytes = zstd::bulk::decompress(payload.get(12..)?, raw).ok()?;
+        let bytes = unpack(payload.get(12..)?, raw).ok()?;
         self.blocks.resize(first, None);
         let mut rest = &bytes[..];
         for _ in 0..count {
@@ -424,6 +451,8 @@ impl Trace {
             .zip(&self.blocks)
             .filter_map(|(id, block)| block.as_ref().map(|block| (entry_key(block.address, block.mode), id)))
             .collect();
+        let lost = (0..).zip(&self.blocks).filter(|(_, block)| block.is_none());
+        self.lost = lost.map(|(id, _)| id).collect();
         all.sort_unstable();
         self.entries.blocks = all.iter().map(|(_, id)| *id).collect();
         for (at, (key, _)) in all.iter().enumerate() {
@@ -470,8 +499,8 @@ impl Trace {
         if limit as usize > self.blocks.len() {
             return limit.checked_sub(1);
         }
-        let below = self.blocks.get(..limit as usize)?;
-        below.iter().rposition(Option::is_none).map(|number| number as u32)
+        let below = self.lost.partition_point(|number| *number < limit);
+        self.lost.get(below.checked_sub(1)?).copied()
     }
 
     /// All segments, in recorded order.

@@ -80,6 +80,11 @@ impl Cpu {
         }
     }
 
+    /// One of [`registers`](Self::registers), without going through all of them; `None` if there is no such register.
+    pub fn register(&self, number: usize) -> Option<u32> {
+        each!(self, cpu => cpu.register(number))
+    }
+
     /// The address of the next instruction.
     #[inline]
     pub fn pc(&self) -> u32 {
@@ -134,5 +139,24 @@ impl Cpu {
             _ => return Err(OpaqueError::Foreign),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ByteOrder;
+
+    #[test]
+    fn one_register_is_as_all_have_it() {
+        for set in [InstructionSet::Arm, InstructionSet::mips(ByteOrder::Big)] {
+            let mut registers = Registers::zero(set.register_count());
+            let values = (1u32..).map(|number| number.wrapping_mul(0x1020_3041));
+            registers.iter_mut().zip(values).for_each(|(register, value)| *register = value);
+            let cpu = Cpu::new(set, &registers);
+            let all: Vec<u32> = (0..).map_while(|number| cpu.register(number)).collect();
+            assert_eq!(all, *cpu.registers());
+            assert_eq!(all.len(), set.register_count());
+        }
     }
 }

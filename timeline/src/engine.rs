@@ -92,6 +92,29 @@ pub(crate) struct Snapshot {
 
 const ENTRY_CACHE: usize = 1 << 14;
 
+/// What is expected at an entry point, all in one place: blocks are entered so often that each other place that has to be
+/// looked at counts.
+#[derive(Clone, Copy, Debug)]
+struct Expected {
+    key: u64,
+    /// The entry point's number. It and the key are good in every segment, the rest only if `epoch` is the engine's.
+    entry: u32,
+    epoch: u32,
+    /// As in `Run`.
+    id: u32,
+    started: u32,
+}
+
+impl Expected {
+    const NOTHING: Expected = Expected { key: u64::MAX, entry: 0, epoch: 0, id: 0, started: 0 };
+
+    /// Where an entry point's is.
+    #[inline]
+    fn place(key: u64) -> usize {
+        (key ^ key >> 29) as usize >> 1 & (ENTRY_CACHE - 1)
+    }
+}
+
 /// See the [module](self).
 pub struct Engine<J> {
     program: Arc<Program>,
@@ -116,8 +139,13 @@ pub struct Engine<J> {
     generation: u32,
     entries: Vec<Slot>,
     started: Vec<Slot>,
-    /// Entry points by key, direct-mapped.
-    entry_cache: Box<[(u64, u32)]>,
+    /// By entry point, direct-mapped.
+    expected: Box<[Expected]>,
+    /// Changes whenever all that is expected may be another.
+    epoch: u32,
+    /// A block with at least this ordinal is not simply the expected one: a control entry or a checkpoint comes first, or it
+    /// is beyond the segment's end.
+    special: u32,
     /// Registers that the trace does not prove after the segment's last instruction.
     pub(crate) unproven: RegisterSet,
     /// How many instructions had been executed when the trace last proved the registers that change by themselves.
@@ -152,7 +180,9 @@ impl<J: Journal> Engine<J> {
             generation: 0,
             entries: vec![Slot::default(); program.entry_count()],
             started: vec![Slot::default(); program.trace().block_count()],
-            entry_cache: vec![(u64::MAX, 0); ENTRY_CACHE].into_boxed_slice(),
+            expected: vec![Expected::NOTHING; ENTRY_CACHE].into_boxed_slice(),
+            epoch: 0,
+            special: 0,
             unproven: RegisterSet::EMPTY,
             volatile_at: 0,
             noted: None,
@@ -204,7 +234,18 @@ impl<J: Journal> Engine<J> {
         self.memory.begin(streams).map_err(|error| self.stream_error(&error))?;
         self.memory.set_limit(self.base_limit());
         self.next_control = 0;
+        self.forget_expected();
         self.advance_control()
+    }
+
+    /// Nothing is expected any more but what `entries` and `started` say.
+    fn forget_expected(&mut self) {
+        self.special = 0;
+        self.epoch = self.epoch.checked_add(1).unwrap_or_else(|| {
+            // After four thousand million times the old ones would look fresh again.
+            self.expected.fill(Expected::NOTHING);
+            1
+        });
     }
 
     #[cold]
@@ -253,39 +294,75 @@ impl<J: Journal> Engine<J> {
 
     #[inline]
     fn entry_at(&mut self, key: u64) -> Option<u32> {
-        let place = (key ^ key >> 29) as usize >> 1 & (ENTRY_CACHE - 1);
-        match self.entry_cache.get(place) {
-            Some((cached, entry)) if *cached == key => Some(*entry),
-            _ => self.find_entry(key, place),
+        match self.expected.get(Expected::place(key)) {
+            Some(expected) if expected.key == key => Some(expected.entry),
+            _ => self.find_entry(key),
         }
     }
 
     #[cold]
-    fn find_entry(&mut self, key: u64, place: usize) -> Option<u32> {
+    fn find_entry(&mut self, key: u64) -> Option<u32> {
         let entry = self.program.entry_with(key)?;
-        if let Some(cached) = self.entry_cache.get_mut(place) {
-            *cached = (key, entry);
+        if let Some(place) = self.expected.get_mut(Expected::place(key)) {
+            *place = Expected { key, entry, ..Expected::NOTHING };
         }
         Some(entry)
     }
 
+    /// What is expected at an entry point is no longer what it was.
+    fn expect_anew(&mut self, entry: u32) {
+        let Some(key) = self.program.entry_key(entry) else { return };
+        if let Some(place) = self.expected.get_mut(Expected::place(key)).filter(|place| place.key == key) {
+            place.epoch = 0;
+        }
+    }
+
+    /// Enters the next block if it is just the expected one.
+    #[inline(always)]
+    fn enter_expected(&mut self) -> Option<Run> {
+        let key = entry_key(self.cpu.pc(), self.cpu.mode().bits());
+        let expected = self.expected.get(Expected::place(key))?;
+        if expected.key != key || expected.epoch != self.epoch || self.ordinal >= self.special {
+            return None;
+        }
+        self.ordinal += 1;
+        Some(Run { id: expected.id, started: expected.started, index: 0, discontinuity: None })
+    }
+
     /// Enters the next block.
+    #[inline(never)]
     fn enter(&mut self) -> Result<Run, Divergence> {
         if self.ordinal.is_multiple_of(CHECKPOINT_BLOCKS) && self.ordinal > 0 {
             self.check_digest()?;
         }
         let (address, mode) = (self.cpu.pc(), self.cpu.mode().bits());
-        if u64::from(self.ordinal) == self.next_control {
-            return self.enter_slowly(address, mode);
-        }
-        let entry = self.entry_at(entry_key(address, mode));
-        let expected = entry.and_then(|entry| {
-            let slot = self.entries.get(entry as usize)?;
-            if slot.generation == self.generation { Some(slot.value) } else { self.first_entry(entry) }
-        });
-        let Some(id) = expected else { return Err(self.no_block(address)) };
+        let run = if u64::from(self.ordinal) == self.next_control {
+            self.enter_slowly(address, mode)?
+        } else {
+            self.enter_first(address, mode)?
+        };
         self.ordinal += 1;
-        Ok(Run { id, started: self.expected_started(id), index: 0, discontinuity: None })
+        // The first block has no checkpoint.
+        let checkpoint = self.ordinal.max(1).next_multiple_of(CHECKPOINT_BLOCKS);
+        let special = checkpoint.min(self.head.blocks);
+        self.special = u32::try_from(self.next_control).map_or(special, |control| special.min(control));
+        Ok(run)
+    }
+
+    /// Enters the expected block, and notes it where the next visit looks first.
+    fn enter_first(&mut self, address: u32, mode: u16) -> Result<Run, Divergence> {
+        let key = entry_key(address, mode);
+        let expected = self.entry_at(key).and_then(|entry| {
+            let slot = self.entries.get(entry as usize)?;
+            let id = if slot.generation == self.generation { slot.value } else { self.first_entry(entry)? };
+            Some((entry, id))
+        });
+        let Some((entry, id)) = expected else { return Err(self.no_block(address)) };
+        let started = self.expected_started(id);
+        if let Some(place) = self.expected.get_mut(Expected::place(key)) {
+            *place = Expected { key, entry, epoch: self.epoch, id, started };
+        }
+        Ok(Run { id, started, index: 0, discontinuity: None })
     }
 
     #[cold]
@@ -310,6 +387,7 @@ impl<J: Journal> Engine<J> {
             let old = *slot;
             self.memory.journal.note(|| Undo::Entry { entry, slot: old });
             *slot = Slot { generation: self.generation, value };
+            self.expect_anew(entry);
         }
     }
 
@@ -330,6 +408,9 @@ impl<J: Journal> Engine<J> {
             let old = *slot;
             self.memory.journal.note(|| Undo::Started { block, slot: old });
             *slot = Slot { generation: self.generation, value };
+            if let Some(entry) = self.program.entry_of(block) {
+                self.expect_anew(entry);
+            }
         }
     }
 
@@ -386,7 +467,6 @@ impl<J: Journal> Engine<J> {
             let limit = self.memory.accesses.saturating_add(accesses);
             self.memory.set_limit(limit);
         }
-        self.ordinal += 1;
         Ok(Run { id, started, index: 0, discontinuity: control.discontinuity.map(|(cause, _)| cause) })
     }
 
@@ -444,14 +524,10 @@ impl<J: Journal> Engine<J> {
         while self.executed < until {
             let mut run = match self.run {
                 Some(run) => run,
-                None => {
-                    if self.ordinal >= self.head.blocks {
-                        return Err(
-                            self.divergence("the segment has fewer blocks than its instructions need")
-                        );
-                    }
-                    self.enter()?
-                }
+                None => match self.enter_expected() {
+                    Some(run) => run,
+                    None => self.enter_next()?,
+                },
             };
             if run.started > run.index && wanted(run.id) {
                 self.run = Some(run);
@@ -500,12 +576,18 @@ impl<J: Journal> Engine<J> {
         Ok(None)
     }
 
-    /// Enters the next block, and leaves it again if none of its instructions start. The segment has instructions left.
-    pub(crate) fn next_block(&mut self) -> Result<(), Divergence> {
+    /// Enters the next block of those that the segment's instructions need.
+    #[inline(never)]
+    fn enter_next(&mut self) -> Result<Run, Divergence> {
         if self.ordinal >= self.head.blocks {
             return Err(self.divergence("the segment has fewer blocks than its instructions need"));
         }
-        let run = self.enter()?;
+        self.enter()
+    }
+
+    /// Enters the next block, and leaves it again if none of its instructions start. The segment has instructions left.
+    pub(crate) fn next_block(&mut self) -> Result<(), Divergence> {
+        let run = self.enter_next()?;
         if run.started > 0 {
             self.run = Some(run);
             return Ok(());
@@ -741,6 +823,11 @@ impl<J: Journal> Engine<J> {
         KnownRegisters::new(self.cpu.registers(), self.unproven())
     }
 
+    /// One of them; `None` if it is not proved or there is none.
+    pub(crate) fn register(&self, number: usize) -> Option<u32> {
+        if self.unproven().contains(number) { None } else { self.cpu.register(number) }
+    }
+
     /// Those that it does not prove.
     pub fn unproven(&self) -> RegisterSet {
         if self.executed == self.volatile_at {
@@ -788,6 +875,7 @@ impl Engine<FullJournal> {
         self.finished = snapshot.finished;
         self.further = snapshot.further;
         self.halted = false;
+        self.forget_expected();
         let memory = &mut self.memory;
         memory.journal.undo_to(snapshot.journal, &mut memory.shadow, &mut self.entries, &mut self.started);
         memory.cursor = snapshot.cursor;

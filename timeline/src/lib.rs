@@ -11,6 +11,7 @@ mod imported;
 pub mod journal;
 mod past;
 pub mod program;
+mod proofs;
 pub mod provenance;
 mod rebuilt;
 pub mod recording;

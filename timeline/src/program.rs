@@ -13,6 +13,7 @@ use ktrace_machine::{self as machine, InstructionSet, Mode};
 use crate::blocks::{BlockRef, BlockStore, DecodedBlocks};
 use crate::cache::{Limits, Unpacked};
 use crate::catalogue::Catalogue;
+use crate::proofs::Proofs;
 use crate::rebuilt::Rebuilt;
 
 /// Blocks by where they are.
@@ -29,10 +30,11 @@ struct ByAddress {
 pub struct Program {
     trace: Trace,
     instruction_set: InstructionSet,
-    image: Option<Image>,
+    image: OnceLock<Option<Image>>,
     decoded: BlockStore,
     limits: Limits,
     unpacked: Unpacked,
+    proofs: Proofs,
     catalogue: OnceLock<Catalogue>,
     by_address: OnceLock<ByAddress>,
     /// For each block the number of its entry point.
@@ -52,7 +54,7 @@ fn instruction_set(header: &Header) -> Result<InstructionSet, &'static str> {
 }
 
 impl Program {
-    /// Opens the trace in a directory and its initial memory, if that was captured.
+    /// Opens the trace in a directory. Its initial memory, if that was captured, is opened when it is first asked for.
     pub fn open(directory: &Path) -> Result<Program, TraceError> {
         Program::open_within(directory, Limits::default())
     }
@@ -65,7 +67,6 @@ impl Program {
         if let Some(block) = (0..trace.block_count()).find_map(|id| trace.block(id as u32)) {
             instruction_set = instruction_set.with_properties_of(Mode::from_bits(block.mode));
         }
-        let image = Image::open(directory).ok();
         let mut entries = vec![NO_ENTRY; trace.block_count()].into_boxed_slice();
         for (number, (_, blocks)) in (0..).zip(trace.entry_points()) {
             for block in blocks {
@@ -76,13 +77,15 @@ impl Program {
         }
         let decoded = BlockStore::new(trace.block_count(), limits.blocks(), instruction_set);
         let (unpacked, catalogue) = (Unpacked::new(limits), OnceLock::new());
+        let proofs = Proofs::new(trace.segments().len());
         Ok(Program {
             trace,
             instruction_set,
-            image,
+            image: OnceLock::new(),
             decoded,
             limits,
             unpacked,
+            proofs,
             catalogue,
             by_address: OnceLock::new(),
             entries,
@@ -92,6 +95,10 @@ impl Program {
     /// The trace.
     pub fn trace(&self) -> &Trace {
         &self.trace
+    }
+
+    fn directory(&self) -> &Path {
+        self.trace.path().parent().unwrap_or(Path::new(""))
     }
 
     /// What the guest executes.
@@ -106,7 +113,8 @@ impl Program {
 
     /// The memory before the first instruction, if it was captured.
     pub fn image(&self) -> Option<&Image> {
-        self.image.as_ref()
+        // Its file is read from end to end, so not before somebody asks.
+        self.image.get_or_init(|| Image::open(self.directory()).ok()).as_ref()
     }
 
     /// A block, decoded; `None` if the trace has no such block or its code can't be one.
@@ -150,10 +158,14 @@ impl Program {
         &self.unpacked
     }
 
+    /// Which segments are proved.
+    pub(crate) fn proofs(&self) -> &Proofs {
+        &self.proofs
+    }
+
     /// Which segments may have done what.
     pub(crate) fn catalogue(&self) -> &Catalogue {
-        let directory = self.trace.path().parent().unwrap_or(Path::new(""));
-        self.catalogue.get_or_init(|| Catalogue::open(directory, &self.trace))
+        self.catalogue.get_or_init(|| Catalogue::open(self.directory(), &self.trace))
     }
 
     /// A segment, unpacked.

@@ -335,9 +335,9 @@ impl<J: Journal> SegmentMemory<J> {
         (!trap.may_see(address, physical, bytes)).then_some(mapping)
     }
 
-    /// A store within a line of memory about which nothing is special.
+    /// Makes bytes within a line of memory known to be those of `value`, from the lowest on.
     #[inline(always)]
-    fn store_plainly(&mut self, mapping: Mapping, address: u32, bytes: usize, value: u64) {
+    fn put(&mut self, mapping: Mapping, address: u32, bytes: usize, value: u64) {
         let key = self.shadow.page_key(mapping);
         let page = self.shadow.page_at_mut(key);
         let offset = address as usize % PAGE_BYTES;
@@ -351,8 +351,24 @@ impl<J: Journal> SegmentMemory<J> {
         });
         page.known[line] |= known_bits(offset, bytes);
         page.set_value(offset, bytes, value);
+    }
+
+    /// A store within a line of memory about which nothing is special.
+    #[inline(always)]
+    fn store_plainly(&mut self, mapping: Mapping, address: u32, bytes: usize, value: u64) {
+        self.put(mapping, address, bytes, value);
         self.digest.access(address, bytes as u8, true, value);
         self.accesses += 1;
+    }
+
+    /// A load within a line of memory, not all bytes of which are known, about which nothing is special.
+    #[inline]
+    fn load_first(&mut self, mapping: Mapping, address: u32, bytes: usize) -> Result<u64, SegmentError> {
+        let value = self.cursor.value(&self.streams, bytes)?;
+        self.put(mapping, address, bytes, value);
+        self.digest.access(address, bytes as u8, false, value);
+        self.accesses += 1;
+        Ok(value)
     }
 
     #[cold]
@@ -360,6 +376,14 @@ impl<J: Journal> SegmentMemory<J> {
     fn load_slowly(&mut self, address: u32, bytes: usize) -> Result<u64, Halt> {
         if self.accesses >= self.limit {
             return Err(Halt);
+        }
+        // What nobody watches, and may be seen for the first time: some segments do little else.
+        if self.accesses < self.special
+            && within_line(address, bytes)
+            && let Some(mapping) = self.shadow.mapping(address)
+            && mapping.behaviour != Behaviour::Device
+        {
+            return self.load_first(mapping, address, bytes).map_err(|error| self.fail(error));
         }
         if let Some(mapping) = self.beside_the_trap(address, bytes) {
             let page = self.shadow.page(mapping);

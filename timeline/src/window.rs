@@ -1,5 +1,5 @@
 //! The segment that a cursor stands in, executed once from end to end with a journal, so that every position of it is
-//! near a snapshot in both directions.
+//! near a snapshot in both directions. Who comes back to a segment that was proved executes no more of it than is shown.
 
 use std::cell::RefCell;
 use std::ops::ControlFlow;
@@ -68,7 +68,7 @@ impl Window {
         self.number
     }
 
-    /// Loads a segment, executes all of it to see how far it is proved, and stands at its start.
+    /// Loads a segment, executes all of it to see how far it is proved if that is not known, and stands anywhere in it.
     pub(crate) fn load(&mut self, number: usize, entry: SegmentEntry) -> Result<(), TraceError> {
         self.number = usize::MAX;
         let program = Arc::clone(self.engine.program());
@@ -78,6 +78,12 @@ impl Window {
         self.past = Past::new(Arc::clone(&program), number);
         self.proved = 0;
         self.divergence = None;
+        if program.proofs().has(number) {
+            self.proved = entry.instructions;
+            self.consistent = self.begin().is_ok();
+            self.number = number;
+            return Ok(());
+        }
         let outcome = self.begin().and_then(|()| self.execute(entry.instructions));
         self.consistent = outcome.is_ok();
         let next = program.trace().segments().get(number + 1);
@@ -87,7 +93,10 @@ impl Window {
                 // Registers that never met memory are proved by the next keyframe alone.
                 let registers = self.engine.registers();
                 self.divergence = next.and_then(|next| keyframe_mismatch(&program, next, &registers));
-                self.proved = if self.divergence.is_none() { entry.instructions } else { 0 };
+                if self.divergence.is_none() {
+                    self.proved = entry.instructions;
+                    program.proofs().note(number);
+                }
             }
             Err(divergence) => {
                 self.proved = self.engine.checked;

@@ -28,6 +28,9 @@ use crate::ring::CHUNK_WORDS;
 pub const COUNTED_INSTRUCTIONS: u32 = 32;
 /// No segment has more instructions than this, whatever the blocks.
 const MOST_INSTRUCTIONS: u64 = ktrace_format::segment::INSTRUCTION_LIMIT as u64;
+/// A segment ends at about this many words in the ring, however few instructions they stand for: what a replay does takes as much
+/// time for each access and block as for two or three instructions. 2¹⁹ instructions usually make 250,000 words.
+const SEGMENT_WORDS: u64 = 300_000;
 /// A device write is recorded in pieces of this many bytes at most, so that each fits a chunk.
 const DEVICE_PIECE: usize = 32 << 10;
 /// Translation contexts: QEMU's MMU indexes.
@@ -261,6 +264,7 @@ impl Vcpu {
         let words = self.recorder.ring.segment_words();
         let bound = self.bound();
         wanted
+            || words >= SEGMENT_WORDS
             || (words.saturating_mul(self.density) / 1000).max(self.counted) >= SEGMENT_INSTRUCTIONS
             || bound + self.chunk_bound() > MOST_INSTRUCTIONS
             || self.must_be_exact(bound)

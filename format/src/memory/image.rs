@@ -11,6 +11,7 @@ use memmap2::Mmap;
 use super::table::{Content, Fold, Table, folds};
 use super::{FILE_NAME, ImageError, Region};
 use crate::record::record_at;
+use crate::unpack::unpack;
 
 /// Expanded chunks that are kept: 16 MiB with chunks of the size that [`super::ImageWriter`] writes.
 const CACHED_CHUNKS: usize = 256;
@@ -197,7 +198,7 @@ impl Image {
         let payload = record.payload().map_err(|error| error.to_string())?;
         let fault = || format!("the chunk at offset {} does not expand to {length} bytes", record.offset);
         // `length` is a chunk's at most, which the layout bounds.
-        let bytes = zstd::bulk::decompress(payload, length as usize).map_err(|_| fault())?;
+        let bytes = unpack(payload, length as usize).map_err(|_| fault())?;
         if bytes.len() as u64 == length { Ok(bytes.into()) } else { Err(fault()) }
     }
 

@@ -8,6 +8,7 @@ use super::device_bytes::DeviceBytes;
 use super::target::{read_target, write_target};
 use super::{STREAM_LIMIT, SegmentError};
 use crate::shadow::{LINE_BYTES, Target};
+use crate::unpack::unpack;
 use crate::varint;
 
 /// Lines of one physical page.
@@ -211,7 +212,7 @@ impl<'a> PackedIndex<'a> {
         if raw == 0 {
             return Ok(Vec::new());
         }
-        let unpacked = zstd::bulk::decompress(bytes, raw).ok().filter(|unpacked| unpacked.len() == raw);
+        let unpacked = unpack(bytes, raw).ok().filter(|unpacked| unpacked.len() == raw);
         unpacked.ok_or(SegmentError::Compression { stream: part })
     }
 

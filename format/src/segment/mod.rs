@@ -20,6 +20,7 @@ pub use devices::UNKNOWN_DEVICE;
 pub use local_memory::AccessKind;
 pub use translations::{Answer, Behind};
 
+use crate::unpack::unpack;
 use crate::varint;
 
 /// The streams of a segment in the order in which they are stored.
@@ -298,7 +299,7 @@ impl Streams {
             rest = after;
             if raw > 0 && wanted(stream) {
                 // The limit keeps a hostile length from allocating much; the decompressor stops at it too.
-                let unpacked = zstd::bulk::decompress(bytes, raw as usize);
+                let unpacked = unpack(bytes, raw as usize);
                 streams.0[stream] = unpacked.map_err(|_| SegmentError::Compression { stream })?;
                 if streams.0[stream].len() != raw as usize {
                     return Err(SegmentError::Compression { stream });

@@ -4,7 +4,7 @@ use super::arithmetic::{Sum, add, add_with_carry, extract_field, shift, shift_wi
 use super::block::Block;
 use super::execute::{Place, Target, execute};
 use super::instruction::{BANKED, Condition, Register};
-use super::mode::{CPSR_BIG_ENDIAN, CPSR_IT, CPSR_THUMB, Mode, it_in_cpsr};
+use super::mode::{CPSR_IT, CPSR_THUMB, Mode, it_in_cpsr};
 use super::operation::Operation;
 use crate::bus::{AccessSize, Bus};
 
@@ -30,9 +30,10 @@ pub struct Cpu {
     pub(super) q: bool,
     /// The four bits of CPSR.GE.
     pub(super) ge: u32,
-    thumb: bool,
-    it: u8,
-    /// The rest of CPSR, in place.
+    /// In one piece: every block begins with reading it, and a processor that has to put it together from what it has just
+    /// written waits for that.
+    mode: Mode,
+    /// The rest of CPSR, and its E, in place.
     system: u32,
 }
 
@@ -82,8 +83,8 @@ const PROGRAM_COUNTER: u32 = 1 << 15;
 impl Cpu {
     /// A processor with these registers.
     pub fn new(registers: &Registers) -> Cpu {
-        let mut cpu =
-            Cpu { r: [0; 16], n: 0, z: 0, c: 0, v: 0, q: false, ge: 0, thumb: false, it: 0, system: 0 };
+        let mode = Mode::default();
+        let mut cpu = Cpu { r: [0; 16], n: 0, z: 0, c: 0, v: 0, q: false, ge: 0, mode, system: 0 };
         cpu.r.copy_from_slice(&registers.0[..16]);
         cpu.set_cpsr(registers.0[16]);
         cpu
@@ -97,6 +98,11 @@ impl Cpu {
         registers
     }
 
+    /// One of them; `None` if there is no such register.
+    pub fn register(&self, number: usize) -> Option<u32> {
+        self.r.get(number).copied().or_else(|| (number == 16).then(|| self.cpsr()))
+    }
+
     /// The address of the next instruction.
     pub fn pc(&self) -> u32 {
         self.r[15]
@@ -105,8 +111,7 @@ impl Cpu {
     /// The mode in which the next instruction is decoded.
     #[inline]
     pub fn mode(&self) -> Mode {
-        // Every block begins with this, so it does not go through CPSR.
-        Mode::from_parts(self.thumb, self.system & CPSR_BIG_ENDIAN != 0, self.it)
+        self.mode
     }
 
     /// The program status register.
@@ -118,8 +123,8 @@ impl Cpu {
             | if self.v & CPSR_N != 0 { CPSR_V } else { 0 }
             | if self.q { CPSR_Q } else { 0 }
             | self.ge << 16
-            | if self.thumb { CPSR_THUMB } else { 0 }
-            | it_in_cpsr(self.it)
+            | if self.mode.thumb() { CPSR_THUMB } else { 0 }
+            | it_in_cpsr(self.mode.it())
     }
 
     fn set_cpsr(&mut self, cpsr: u32) {
@@ -129,8 +134,7 @@ impl Cpu {
         self.v = cpsr << 3;
         self.q = cpsr & CPSR_Q != 0;
         self.ge = (cpsr & CPSR_GE) >> 16;
-        self.thumb = cpsr & CPSR_THUMB != 0;
-        self.it = Mode::from_cpsr(cpsr).it();
+        self.mode = Mode::from_cpsr(cpsr);
         self.system = cpsr & !CPSR_UNPACKED;
     }
 
@@ -438,8 +442,7 @@ impl Cpu {
     #[inline]
     fn leave(&mut self, block: &Block, next: usize, target: Target) {
         self.r[15] = target.address;
-        self.thumb = target.thumb;
-        self.it = block.mode_before(next).it();
+        self.mode = self.mode.moved_to(target.thumb, block.mode_before(next).it());
     }
 
     #[inline(always)]

@@ -29,9 +29,10 @@ impl Mode {
         Mode(it << 8 | thumb | big_endian)
     }
 
-    /// The mode with these parts.
-    pub(super) fn from_parts(thumb: bool, big_endian: bool, it: u8) -> Mode {
-        Mode(u16::from(it) << 8 | u16::from(big_endian) << 1 | u16::from(thumb))
+    /// This mode where control goes to other code.
+    #[inline(always)]
+    pub(super) fn moved_to(self, thumb: bool, it: u8) -> Mode {
+        Mode(u16::from(it) << 8 | self.0 & Self::BIG_ENDIAN | u16::from(thumb))
     }
 
     /// The mode with this representation, as [`Mode::bits`] gave it; `None` if an undefined bit is set.

@@ -101,6 +101,12 @@ impl Cpu {
         registers
     }
 
+    /// One of them; `None` if there is no such register.
+    pub fn register(&self, number: usize) -> Option<u32> {
+        let value = *self.r[..COUNT].get(number)?;
+        Some(if number == PC { value | u32::from(self.compressed) } else { value })
+    }
+
     /// The address of the next instruction; bit 0 is clear, also in compressed code.
     #[inline]
     pub fn pc(&self) -> u32 {

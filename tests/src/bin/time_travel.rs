@@ -3,11 +3,14 @@
 //!     time_travel DIR      prints one JSON object a line: what; median, 99th percentile and worst in milliseconds; the mean of all
 //!                          threads' processor time; how often
 
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use ktrace_format::Position;
+use ktrace_timeline::search::list::{Query, list};
 use ktrace_timeline::search::{AddressSpace, Condition, MemoryRange, Watched, Watchpoint};
 use ktrace_timeline::walk::{Event, Walk};
 use ktrace_timeline::{Program, Recording, Replay, Stop, StopAt};
@@ -206,21 +209,36 @@ fn main() {
         far.print("reverse-continue to a watchpoint last written 3 G instructions back");
     }
 
-    // The instruction that runs most often around some place, under a condition that never holds.
+    // An instruction that runs often, under a condition that never holds: over its first million hits, and over all.
     recording.seek(Position(end / 2)).expect("in the recording");
     let address = pc(&mut recording).expect("the trace is whole");
-    let counter = Arc::new(std::sync::atomic::AtomicU64::new(0));
-    let counted = Arc::clone(&counter);
-    let condition = Condition::new(move |moment| {
-        counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        moment.register(0) == Some(0x1234_5679)
+    let mut hits = 0;
+    let mut millionth = end;
+    let query = Query { addresses: vec![address], ..Query::default() };
+    list(&program, &query, 0, end, &mut || false, &mut |hit| {
+        hits += 1;
+        millionth = hit.position();
+        if hits == 1_000_000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
-    let stop = StopAt { addresses: vec![address], condition: Some(condition), ..StopAt::default() };
-    recording.seek(Position(0)).expect("in the recording");
-    let mut conditional = Measured(Vec::new(), 0.0);
-    conditional.time(|| run(&mut recording, true, &stop));
-    let hits = counter.load(std::sync::atomic::Ordering::Relaxed);
-    conditional.print(&format!("condition over {hits} hits in the whole recording"));
+    for limit in [millionth, end] {
+        let counter = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&counter);
+        let condition = Condition::new(move |moment| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            moment.register(0) == Some(0x1234_5679)
+        });
+        let stop = StopAt {
+            addresses: vec![address],
+            condition: Some(condition),
+            position: Some(Position(limit)),
+            ..StopAt::default()
+        };
+        recording.seek(Position(0)).expect("in the recording");
+        let mut conditional = Measured(Vec::new(), 0.0);
+        conditional.time(|| run(&mut recording, true, &stop));
+        let hits = counter.load(Ordering::Relaxed);
+        conditional.print(&format!("condition over {hits} hits in {} instructions", limit));
+    }
     let (peak, anonymous) = memory();
     println!("{}", json!({ "peak_resident_mib": peak, "anonymous_mib_at_end": anonymous }));
 }

@@ -127,10 +127,9 @@ fn lines(page: u64, range: &RangeInclusive<u64>) -> u64 {
 
 /// Who touched these lines of a page in the way that is watched.
 fn users(page: &PageUse, lines: u64, watched: Watched) -> Members {
-    let reads = watched == Watched::Read || watched == Watched::Access;
     let written = if page.written & lines != 0 { page.writers } else { 0 };
     // A load from a line that the segment has written does not count the line as read.
-    if reads && page.read & lines != 0 { written | page.readers } else { written }
+    if sees_reads(watched) && page.read & lines != 0 { written | page.readers } else { written }
 }
 
 fn find(pages: &[PageUse], page: u64) -> Option<&PageUse> {
@@ -165,7 +164,8 @@ fn of_watch(
                     // ROM may also have been shown for a while only.
                     members |= marks.remapped & if may_be_rom(program, range) { Members::MAX } else { 0 };
                 }
-                if !is_memory(program, range) && watched != Watched::Change {
+                let beside = reached(range) != (first..=last);
+                if !is_memory(program, range) && watched != Watched::Change || beside && sees_reads(watched) {
                     members |= marks.device_accesses;
                 }
             }
@@ -189,6 +189,16 @@ fn of_watch(
                     } | shown & marks.remapped;
                 }
             }
+            if sees_reads(watched) {
+                let near = reached(&wide);
+                let neighbours = virtual_pages.iter().filter(|page| near.contains(&page.page.into()));
+                for (_, shown) in neighbours
+                    .flat_map(|page| &page.targets)
+                    .filter(|(target, _)| matches!(target, Target::Device))
+                {
+                    members |= shown;
+                }
+            }
             if watched != Watched::Read {
                 // What devices wrote may be behind the range at that time, whether an access shows that or not.
                 let written = pages.iter().filter(|page| {
@@ -199,6 +209,21 @@ fn of_watch(
         }
     }
     members
+}
+
+/// The longest access, in bytes.
+const LONGEST_ACCESS: u64 = 16;
+
+/// The pages from which one access reaches into a range. A load that reaches from a device's page into memory is the device's as a
+/// whole, so that no index counts a line of memory as read.
+fn reached(range: &RangeInclusive<u64>) -> RangeInclusive<u64> {
+    let page = PAGE_BYTES as u64;
+    let last = range.end().saturating_add(LONGEST_ACCESS - 1);
+    range.start().saturating_sub(LONGEST_ACCESS - 1) / page..=last / page
+}
+
+fn sees_reads(watched: Watched) -> bool {
+    matches!(watched, Watched::Read | Watched::Access)
 }
 
 /// Stores to ROM count, although they change nothing, which an index does not tell.
@@ -254,4 +279,39 @@ fn uses(index: &Index, member: Members) -> (Vec<PageUse>, Vec<VirtualUse>) {
         .iter()
         .map(|(page, target)| VirtualUse { page: *page, targets: vec![(*target, member)] });
     (pages.collect(), virtual_pages.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Segment 0 shows memory at 0x4000 and a device behind it, segment 1 only the memory; neither has read a line of it.
+    #[test]
+    fn a_load_that_reaches_into_a_device_leaves_no_line() {
+        let program = Program::open(&crate::sample::directory().unwrap()).unwrap();
+        let pages = [PageUse { page: 0x40004, read: 0, written: 0, readers: 0, writers: 0 }];
+        let virtual_pages = [
+            VirtualUse { page: 4, targets: vec![(Target::Ram(0x40004), 3)] },
+            VirtualUse { page: 5, targets: vec![(Target::Device, 1)] },
+        ];
+        let marks = Marks { device_accesses: 1, ..Marks::default() };
+        let members =
+            |area, watched| of_watch(&Watch { area, watched }, &program, marks, &pages, &virtual_pages);
+        for (first, watched, expected) in [
+            (0x4ffa, Watched::Read, 1),
+            (0x4ff1, Watched::Access, 1),
+            (0x4fed, Watched::Read, 0),
+            (0x4ffa, Watched::Write, 0),
+            (0x4ffa, Watched::Change, 0),
+        ] {
+            assert_eq!(
+                members(Area::Virtual(first..=first + 3), watched),
+                expected,
+                "{first:#x} {watched:?}"
+            );
+            let physical = 0x4000_0000 + u64::from(first);
+            let area = Area::Physical(vec![physical..=physical + 3]);
+            assert_eq!(members(area, watched), expected, "{physical:#x} {watched:?}");
+        }
+    }
 }

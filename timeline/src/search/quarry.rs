@@ -1,6 +1,6 @@
 //! What a search looks for, in the form in which it is looked for.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -136,7 +136,7 @@ pub(crate) struct Quarry {
     /// Bit *n* is set if block *n* has an instruction that is looked for.
     marked: Vec<u64>,
     /// By block: the indices of these instructions, rising.
-    indices: HashMap<u32, Box<[u32]>>,
+    indices: BTreeMap<u32, Box<[u32]>>,
     pub(crate) condition: Option<Condition>,
     pub(crate) watches: Arc<[Watch]>,
 }

@@ -56,7 +56,7 @@ impl<J: Journal> Moment for Here<'_, J> {
     }
 
     fn register(&self, number: usize) -> Option<u32> {
-        self.engine.registers().get(number)
+        self.engine.register(number)
     }
 
     fn read_memory(&self, address: u32, into: &mut [Option<u8>]) {
@@ -113,7 +113,9 @@ fn block<J: Journal>(
         if offset >= end {
             break;
         }
-        engine.run_to(offset)?;
+        if offset > engine.executed {
+            engine.run_to(offset)?;
+        }
         if tell_accesses(engine, past, found).is_break()
             || instruction(engine, quarry, past, found).is_break()
         {

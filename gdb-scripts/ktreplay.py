@@ -32,7 +32,7 @@ def show_place():
 
 
 class Travel(gdb.Command):
-    """Travel in a recording: kt goto, kt when, kt info."""
+    """Travel in a recording: kt goto, kt event, kt events, kt when, kt info."""
 
     def __init__(self):
         super().__init__("kt", gdb.COMMAND_RUNNING, prefix=True)
@@ -61,6 +61,35 @@ kt goto end    after the last instruction"""
         show_place()
 
 
+class Event(gdb.Command):
+    """Go to the next event in the recording, and show the frame there.
+
+kt event                next interrupt, exception, device's write, or access to a device
+kt event KIND           next one of a kind: irq, exception, dma, io, gap
+kt event [KIND] back    the one before"""
+
+    def __init__(self):
+        super().__init__("kt event", gdb.COMMAND_RUNNING)
+
+    def invoke(self, argument, from_tty):
+        answer = ask_server("goto-event " + argument)
+        if not answer[:1].isdigit():
+            raise gdb.GdbError(answer.strip())
+        forget_cached_state()
+        gdb.write(answer)
+        show_place()
+
+
+class Events(gdb.Command):
+    """List the next events in the recording: kt events [KIND] [N] [back]."""
+
+    def __init__(self):
+        super().__init__("kt events", gdb.COMMAND_STATUS)
+
+    def invoke(self, argument, from_tty):
+        gdb.write(ask_server("events " + argument))
+
+
 class When(gdb.Command):
     """Show the position in the recording, in instructions from its start."""
 
@@ -81,5 +110,5 @@ class Info(gdb.Command):
         gdb.write(ask_server("info"))
 
 
-for command in (Travel, Goto, When, Info):
+for command in (Travel, Goto, Event, Events, When, Info):
     command()

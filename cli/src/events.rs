@@ -5,15 +5,17 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
 use indicatif::HumanCount;
 use ktrace_format::{Position, header};
 use ktrace_timeline::Program;
 use ktrace_timeline::destination::Destination;
+use ktrace_timeline::events::nearest::last_events;
 use ktrace_timeline::events::{DeviceAccess, DeviceWrite, Discontinuity, Event, Events, Kind, Kinds};
 use serde_json::{Value, json};
 
+use crate::interrupt::Interrupt;
 use crate::record::parse_count;
 
 /// The command line of `ktracer events`.
@@ -35,6 +37,9 @@ pub struct Arguments {
     /// How many events; k, M and G stand for thousands, millions, billions [default: all]
     #[arg(long, value_name = "N", value_parser = parse_count)]
     count: Option<u64>,
+    /// The last N of them instead of the first
+    #[arg(long, value_name = "N", value_parser = parse_count, conflicts_with = "count")]
+    last: Option<u64>,
     /// Print one JSON object a line
     #[arg(long)]
     json: bool,
@@ -71,6 +76,7 @@ const NOTES: &str = "\
 Examples:
   ktracer events trace/ --kind irq,exception --count 20
   ktracer events trace/ --kind dma --from 50% --to 51%
+  ktracer events trace/ --kind irq --to 1_000_000 --last 1
   ktracer events trace/ --kind io --json | grep pl011
 
 The position of an interrupt or an exception is that of the first instruction after it: `monitor goto` there shows the
@@ -109,18 +115,28 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         [] => Kinds::ALL,
         kinds => kinds.iter().map(|kind| Kind::from(*kind)).collect(),
     };
-    if kinds.contains(Kind::Dma) && trace.header().path == header::Path::Portable {
-        eprintln!(
-            "ktracer: note: the trace was recorded on the portable path, which does not see what devices write to memory"
-        );
-    }
-    let events = Events::new(Arc::clone(&program), kinds, from.0, to.0);
-    let count = arguments.count.map_or(usize::MAX, |count| usize::try_from(count).unwrap_or(usize::MAX));
+    say_what_was_not_recorded(&program, kinds, &arguments.kinds)?;
+    let interrupt = Interrupt::catch()?;
+    let mut reached = None;
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
-    let printed = if arguments.json {
-        print_json(events.take(count), &mut out)
+    let mut print = |events: &mut dyn Iterator<Item = Event>| {
+        if arguments.json { print_json(events, &mut out) } else { print_text(events, end, &mut out) }
+    };
+    let number = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+    let printed = if let Some(count) = arguments.last {
+        let found = last_events(&program, kinds, from, to, number(count), &mut || interrupt.came());
+        reached =
+            found.cancelled_at.map(|position| format!("{position}: what is listed is all that is behind"));
+        print(&mut found.events.into_iter())
     } else {
-        print_text(events.take(count), end, &mut out)
+        let mut events = Events::new(Arc::clone(&program), kinds, from.0, to.0);
+        let count = arguments.count.map_or(usize::MAX, number);
+        let mut next = || if interrupt.came() { None } else { events.next_unless(&mut || interrupt.came()) };
+        let printed = print(&mut std::iter::from_fn(&mut next).take(count));
+        if interrupt.came() {
+            reached = Some(format!("{}: what is listed is all that is before", events.reached()));
+        }
+        printed
     };
     match printed.and_then(|()| out.flush()) {
         Ok(()) => {}
@@ -128,13 +144,33 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(ExitCode::SUCCESS),
         Err(error) => return Err(error).context("standard output"),
     }
+    if let Some(reached) = reached {
+        return Ok(interrupt.end(&reached));
+    }
     if to == end && trace.totals().is_none() {
         eprintln!("ktracer: note: the trace is torn at position {end}: what happened after that is missing");
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn print_text(events: impl Iterator<Item = Event>, end: Position, out: &mut dyn Write) -> io::Result<()> {
+/// Of kinds that the recorder does not see there are none in the trace, which is no answer.
+fn say_what_was_not_recorded(program: &Program, kinds: Kinds, asked_for: &[KindName]) -> Result<()> {
+    let missing = kinds.without(program.recorded_kinds());
+    let why = match program.trace().header().path {
+        header::Path::Original => "this is an imported recording, whose recorder did not see them",
+        // What is in the trace of devices' writes is only what later loads saw.
+        _ => "the trace was recorded on the portable path, which does not see what devices write to memory",
+    };
+    if missing == kinds && !asked_for.is_empty() {
+        bail!("{missing} were not recorded: {why}");
+    }
+    if !missing.is_empty() {
+        eprintln!("ktracer: note: {missing} were not recorded: {why}");
+    }
+    Ok(())
+}
+
+fn print_text(events: &mut dyn Iterator<Item = Event>, end: Position, out: &mut dyn Write) -> io::Result<()> {
     let width = HumanCount(end.0).to_string().len().max("position".len());
     writeln!(out, "{:>width$}  {:<9}  details", "position", "kind")?;
     for event in events {
@@ -145,7 +181,7 @@ fn print_text(events: impl Iterator<Item = Event>, end: Position, out: &mut dyn 
     Ok(())
 }
 
-fn print_json(events: impl Iterator<Item = Event>, out: &mut dyn Write) -> io::Result<()> {
+fn print_json(events: &mut dyn Iterator<Item = Event>, out: &mut dyn Write) -> io::Result<()> {
     for event in events {
         serde_json::to_writer(&mut *out, &object(&event))?;
         writeln!(out)?;

@@ -8,6 +8,7 @@ mod events;
 mod import;
 mod index;
 mod info;
+mod interrupt;
 mod output;
 mod query;
 mod record;

@@ -253,7 +253,7 @@ fn gaps_are_told_wherever_something_is_told() {
 
     let listed = printed(&["events", "--kind", "gap"], &files.trace());
     assert!(listed.contains("7  gap        a gap in the recording, to 0x00009000\n"), "{listed}");
-    assert_eq!(printed(&["events", "--kind", "irq,exception,dma,io"], &files.trace()).lines().count(), 1);
+    assert_eq!(printed(&["events"], &files.trace()).lines().count(), 3);
     let dumped = printed(&["dump"], &files.trace());
     assert_eq!(dumped.matches("-- discontinuity: a gap in the recording, to 0000").count(), 2, "{dumped}");
     assert!(dumped.contains("r2=(not known)  r6=00000104\n"), "{dumped}");
@@ -264,6 +264,47 @@ fn gaps_are_told_wherever_something_is_told() {
     let information = printed(&["info"], &files.trace());
     for words in ["original path", "closed           yes (imported)", "discontinuities  2\n"] {
         assert!(information.contains(words), "{words} is missing in:\n{information}");
+    }
+}
+
+/// What such a recording can't have is no list without lines.
+#[test]
+fn a_question_that_an_imported_recording_cannot_answer_is_an_error_or_a_note_says_so() {
+    let files = three_blocks();
+    files.import();
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_ktracer"));
+        let command = command.arg(arguments[0]).arg(files.trace()).args(&arguments[1..]);
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for (question, what) in [
+        (&["query", "writes", "0x100"][..], "memory accesses"),
+        (&["query", "reads", "0x100"], "memory accesses"),
+        (&["query", "changes", "phys:0x100"], "memory accesses"),
+        (&["query", "io", "uart"], "accesses to devices"),
+        (&["events", "--kind", "irq"], "interrupts"),
+        (
+            &["events", "--kind", "io,dma", "--last", "1"],
+            "writes of devices to memory and accesses to devices",
+        ),
+    ] {
+        let (status, told) = ask(question);
+        assert_eq!(status, Some(1), "{question:?}: {told}");
+        assert!(told.contains(&format!("error: {what} were not recorded: this is an imported")), "{told}");
+    }
+    for (question, words) in [
+        (&["query", "exec", "0x8000"][..], "there may be more"),
+        (&["query", "calls", "0x9000"], "there may be more"),
+        (&["query", "mem", "0x100"], "it has no memory"),
+        (
+            &["events"],
+            "interrupts, exceptions, writes of devices to memory and accesses to devices were not recorded",
+        ),
+    ] {
+        let (status, told) = ask(question);
+        assert_eq!(status, Some(0), "{question:?}: {told}");
+        assert!(told.contains("note: ") && told.contains(words), "{question:?}: {told}");
     }
 }
 

@@ -339,6 +339,27 @@ fn events_are_a_table_for_people() {
     assert_eq!(text(&ktracer(&["events", "--to", "128"], &directory())).lines().count(), 1);
     assert_eq!(text(&ktracer(&["events", "--from", "129", "--to", "129"], &directory())).lines().count(), 2);
     assert_eq!(ktracer(&["events", "--kind", "nmi"], &directory()).status.code(), Some(2));
+    let dma = ktracer(&["events", "--kind", "dma"], &directory());
+    assert_eq!((dma.status.code(), &dma.stdout[..]), (Some(1), &b""[..]), "none in the trace is no answer");
+    assert!(String::from_utf8_lossy(&dma.stderr).contains("writes of devices to memory were not recorded"));
+}
+
+/// The last events before a position are the end of the list up to there.
+#[test]
+fn the_last_events_are_listed_in_order() {
+    let list =
+        |arguments: &[&str]| lines(&ktracer(&[&["events", "--json"], arguments].concat(), &directory()));
+    let all = list(&[]);
+    assert!(all.len() > 20, "{}", all.len());
+    for count in [1, 7, all.len() - 1, all.len() + 10] {
+        let last = list(&["--last", &count.to_string()]);
+        assert_eq!(last, all[all.len() - count.min(all.len())..], "{count}");
+    }
+    let position = all[10]["position"].to_string();
+    assert_eq!(list(&["--from", &position, "--last", "1000"]), all[10..]);
+    let position = all[15]["position"].to_string();
+    assert_eq!(list(&["--to", &position, "--last", "1"]), all[15..16]);
+    assert_eq!(ktracer(&["events", "--last", "1", "--count", "1"], &directory()).status.code(), Some(2));
 }
 
 /// A table that says what it lacks, and an end that is told on standard error.

@@ -1,7 +1,7 @@
 //! `ktracer query` and `ktracer index` on the sample trace, held against a walk over its instructions.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 
 use ktrace_timeline::walk::{Event, Instruction, Walk};
@@ -148,6 +148,44 @@ fn calls_return_where_their_function_was_entered_from() {
         assert_eq!(call["return"]["value"].as_str(), value.as_deref());
     }
     assert!(returned > 0, "none of {} calls returns", calls.len());
+}
+
+/// The program prints more than a pipe holds, so that it is still at it when Ctrl-C comes.
+#[test]
+fn ctrl_c_ends_a_list_and_says_where() {
+    use std::io::{BufRead, BufReader, Read};
+    let question = ["writes", "phys:0+0x100000000", "--json"];
+    let complete = query(&directory(), &question).stdout;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ktracer"));
+    let command = command.arg("query").arg(directory()).args(question);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut first = String::new();
+    output.read_line(&mut first).expect("a line");
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).expect("it runs");
+    let mut rest = Vec::new();
+    output.read_to_end(&mut rest).expect("text");
+    let printed = [first.as_bytes(), &rest].concat();
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(130));
+    assert!(complete.starts_with(&printed) && printed.len() < complete.len(), "{}", printed.len());
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    let told = told.lines().last().expect("a line");
+    let position =
+        told.strip_prefix("ktracer: interrupted at position ").and_then(|text| text.split(':').next());
+    let position: u64 = position.unwrap_or_else(|| panic!("{told}")).parse().expect("a number");
+    let position_of = |line: &[u8]| {
+        serde_json::from_slice::<Value>(line).expect("JSON")["position"].as_u64().expect("a position")
+    };
+    let lines = |text: &[u8]| {
+        text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(position_of).collect::<Vec<_>>()
+    };
+    let (printed, complete) = (lines(&printed), lines(&complete));
+    // Accesses of the instruction at the position itself may be there.
+    assert!(printed.iter().all(|here| *here <= position), "{told}");
+    let before = |positions: &[u64]| positions.iter().filter(|here| **here < position).count();
+    assert_eq!(before(&printed), before(&complete), "{told}");
 }
 
 #[test]

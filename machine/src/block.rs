@@ -91,6 +91,15 @@ impl Block {
         }
     }
 
+    /// The registers that an instruction may write, but for the program counter. All, if the block was not decoded
+    /// [with dependencies](Self::decode_with_dependencies).
+    pub fn may_write(&self, index: usize) -> RegisterSet {
+        match each!(self, block => block.dependencies(index)) {
+            Some(found) => found.computed | found.loaded,
+            None => RegisterSet::ALL,
+        }
+    }
+
     /// A block of one instruction at address 0 that does nothing.
     pub fn nop(set: InstructionSet) -> Block {
         let (mode, code) = match set {

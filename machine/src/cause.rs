@@ -1,6 +1,6 @@
 //! Why a processor went on elsewhere than its program says.
 
-use crate::InstructionSet;
+use crate::{InstructionSet, RegisterSet};
 
 /// The cause of a discontinuity, as a trace numbers it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -123,6 +123,16 @@ impl Cause {
             InstructionSet::Arm => matches!(self.code, 6 | 7),
             InstructionSet::Mips(_) => self.code == 0,
         }
+    }
+
+    /// The registers that it may write. Only an exception or interrupt of the architecture is known to leave the others alone: a
+    /// host call returns values, a reset sets all, and in a gap anything may have happened.
+    pub fn may_write(self) -> RegisterSet {
+        let architectural = match self.set {
+            InstructionSet::Arm => matches!(self.code, 1..=7),
+            InstructionSet::Mips(_) => self.code < 32,
+        };
+        if architectural { self.set.exception_registers() } else { self.set.all_registers() }
     }
 
     /// The number is that of the exception vector at which the processor went on.

@@ -3,7 +3,7 @@
 use crate::arm;
 use crate::bus::Bus;
 use crate::mips;
-use crate::{Block, InstructionSet, Mode, Registers, Results};
+use crate::{Block, InstructionSet, Mode, Registers, Results, Writes};
 
 /// Why [`Cpu::run`] stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,6 +118,19 @@ impl Cpu {
             (Cpu::Arm(cpu), Block::Arm(block)) => cpu.run(block, from, to, bus),
             (Cpu::Mips(cpu), Block::Mips(block)) => cpu.run(block, from, to, bus),
             _ => Exit::Halted(from),
+        }
+    }
+
+    /// Whether the instruction `index` of a block, which is the next one, writes a register if it completes, be it with the value
+    /// that it had. The program counter is always written. The block must have been decoded
+    /// [with dependencies](Block::decode_with_dependencies); otherwise it may write all.
+    pub fn writes(&self, block: &Block, index: usize, register: usize) -> Writes {
+        match (self, block) {
+            (Cpu::Arm(_), _) if register == arm::description::PROGRAM_COUNTER => Writes::Yes,
+            (Cpu::Mips(_), _) if register == mips::description::PROGRAM_COUNTER => Writes::Yes,
+            (Cpu::Arm(cpu), Block::Arm(block)) => cpu.writes(block, index, register),
+            (Cpu::Mips(cpu), Block::Mips(block)) => cpu.writes(block, index, register),
+            _ => Writes::Perhaps,
         }
     }
 

@@ -26,7 +26,7 @@ pub use block::{Block, DecodeError};
 pub use calling::CallingConvention;
 pub use cause::{Cause, LastInstruction};
 pub use cpu::{Cpu, Exit, OpaqueError};
-pub use dependencies::Dependencies;
+pub use dependencies::{Dependencies, Writes};
 pub use description::RegisterDescription;
 pub use flow::Flow;
 pub use instruction_set::{ByteOrder, Encoding, InstructionSet, guest_address};

@@ -288,10 +288,15 @@ fn the_kt_commands_show_the_new_place_at_once() {
             WHERE,
             "kt when",
             "kt info",
+            "kt event irq",
+            "kt event back dma",
+            WHERE,
+            "kt events back 1",
+            "kt event io",
         ],
     );
     let then = "at 8 pc 0x8010 r0 2";
-    assert_eq!(places(&output), ["at 12 pc 0x8010 r0 3", then, then], "{output}");
+    assert_eq!(places(&output), ["at 12 pc 0x8010 r0 3", then, then, "at 10 pc 0x8008 r0 2"], "{output}");
     for expected in [
         "=> 0x8010:\tcmp\tr0, #5",
         "0x9000:\t0x00000003",
@@ -300,6 +305,10 @@ fn the_kt_commands_show_the_new_place_at_once() {
         "kt goto needs a position",
         "8 of 26, pc 0x00008010",
         "synthetic ARM recording",
+        "12  irq        IRQ, before 0x00008008",
+        "=> 0x8008:\tadd\tr0, r0, #1",
+        "10  dma        10 bytes",
+        "not moved: there is none from here to the end",
     ] {
         assert_contains(&output, expected);
     }

@@ -237,7 +237,10 @@ fn a_monitor_command_can_be_interrupted() {
     client.send_packet(b"qRcmd,6576656e747320696f");
     client.send(b"\x03");
     let text = client.receive_packet().expect("the session lives");
-    assert_eq!(text, format!("O{}", framing::hexadecimal(b"interrupted: there may be more\n")));
+    assert_eq!(
+        text,
+        format!("O{}", framing::hexadecimal(b"interrupted at position 0: there may be more from there on\n"))
+    );
     assert_eq!(client.receive_packet().as_deref(), Some("OK"));
 }
 

@@ -44,6 +44,7 @@ pub(crate) struct Run {
 
 /// Something that happened between two instructions, for those who watch.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::large_enum_variant, reason = "few are kept, and not for long")]
 pub(crate) enum Noted {
     /// A discontinuity, and perhaps more of them.
     Discontinuity(NotedDiscontinuity),
@@ -62,6 +63,12 @@ pub(crate) struct NotedDiscontinuity {
     pub(crate) last: Option<u32>,
     /// That instruction is at fault.
     pub(crate) raised: bool,
+    /// That instruction completed, and what it did is known.
+    pub(crate) completed: bool,
+    /// The registers as that instruction left them, if it completed; else what they were before it, or worse.
+    pub(crate) before: KnownRegisters,
+    /// The registers after the discontinuity.
+    pub(crate) after: KnownRegisters,
     /// Virtual address of the instruction that would have been next; `None` if that is not known.
     pub(crate) next: Option<u32>,
     /// Virtual address of the one that was.
@@ -739,21 +746,28 @@ impl<J: Journal> Engine<J> {
         }
         let further = std::mem::take(&mut self.further);
         let stopped = std::mem::take(&mut self.halted);
-        if let Some(noted) = &mut self.noted {
+        if self.noted.is_some() {
+            let before = self.registers();
+            let after = KnownRegisters::new(registers, self.missing_in_keyframe());
             let pc = self.set.program_counter();
             let last_instruction =
                 LastInstruction { stopped, opaque: opaque.map(|opaque| (opaque.mnemonic, opaque.memory)) };
             // Where it leads is among the results, which nobody read.
             let leads_anywhere = opaque.is_some_and(|opaque| opaque.writes.contains(pc));
-            noted.push(Noted::Discontinuity(NotedDiscontinuity {
+            let raised = last.is_some() && cause.is_raised_by(last_instruction);
+            let noted = Noted::Discontinuity(NotedDiscontinuity {
                 executed: self.executed,
                 cause,
                 further,
                 last: last.map(|last| block.address_of(last)),
-                raised: last.is_some() && cause.is_raised_by(last_instruction),
+                raised,
+                completed: last.is_some() && !raised && !stopped && opaque.is_none(),
+                before,
+                after,
                 next: (!stopped && !leads_anywhere && !cause.is_gap()).then(|| self.cpu.pc()),
                 to: registers.get(pc).copied().unwrap_or_default(),
-            }));
+            });
+            self.noted.iter_mut().for_each(|all| all.push(noted));
         }
         self.cpu = Cpu::new(self.set, &registers);
         self.unproven = self.missing_in_keyframe();

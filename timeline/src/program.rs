@@ -13,8 +13,11 @@ use ktrace_machine::{self as machine, InstructionSet, Mode};
 use crate::blocks::{BlockRef, BlockStore, DecodedBlocks};
 use crate::cache::{Limits, Unpacked};
 use crate::catalogue::Catalogue;
+use crate::events::{Kind, Kinds};
 use crate::proofs::Proofs;
 use crate::rebuilt::Rebuilt;
+use crate::replay::ReplayError;
+use crate::search::Watchpoint;
 
 /// Blocks by where they are.
 #[derive(Debug)]
@@ -109,6 +112,24 @@ impl Program {
     /// It has registers where blocks begin and nothing else: see *Imported recordings* in `SPEC.md`.
     pub fn is_imported(&self) -> bool {
         self.trace.header().path == header::Path::Original
+    }
+
+    /// The kinds of events that its recorder has seen. Of others there are none in the trace, which says nothing about the run.
+    pub fn recorded_kinds(&self) -> Kinds {
+        match self.trace.header().path {
+            header::Path::Fast => Kinds::ALL,
+            // What devices write to memory is not seen before the processor loads it.
+            header::Path::Portable => Kinds::ALL.without(Kinds::from_iter([Kind::Dma])),
+            header::Path::Original => Kinds::from_iter([Kind::Gap]),
+        }
+    }
+
+    /// An imported recording has no accesses of memory. To find none would say that there were none.
+    pub(crate) fn must_have_accesses(&self, watchpoints: &[Watchpoint]) -> Result<(), ReplayError> {
+        if self.is_imported() && !watchpoints.is_empty() {
+            return Err(ReplayError::NotRecorded("memory accesses"));
+        }
+        Ok(())
     }
 
     /// The memory before the first instruction, if it was captured.

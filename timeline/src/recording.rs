@@ -7,6 +7,7 @@ use ktrace_format::{Position, TraceError};
 use ktrace_machine::{ByteOrder, InstructionSet};
 
 use crate::cache::Limits;
+use crate::events::nearest::{FoundEvents, first_events, last_events};
 use crate::events::{Event, Events, Kinds};
 use crate::program::Program;
 use crate::provenance::Provenance;
@@ -68,6 +69,17 @@ impl Recording {
     /// The trace.
     pub fn program(&self) -> &Arc<Program> {
         &self.program
+    }
+
+    /// What happens from the present position on, in order, up to the end of the recording, or until `cancelled` returns true;
+    /// it is asked every 10 ms or so.
+    pub fn events<'a>(
+        &self,
+        kinds: Kinds,
+        cancelled: &'a mut dyn FnMut() -> bool,
+    ) -> impl Iterator<Item = Event> + use<'a> {
+        let mut events = Events::new(Arc::clone(&self.program), kinds, self.position, self.end().0);
+        std::iter::from_fn(move || events.next_unless(cancelled))
     }
 
     /// The number of the segment that position `position` is shown from: the one that begins there or holds it; the
@@ -141,10 +153,7 @@ impl Recording {
         cancelled: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Stop>, ReplayError> {
         let program = Arc::clone(&self.program);
-        if program.is_imported() && !stop.watchpoints.is_empty() {
-            // Finding none would say that there was none.
-            return Err(ReplayError::NotRecorded("memory accesses"));
-        }
+        program.must_have_accesses(&stop.watchpoints)?;
         let quarry = Quarry::new(&program, &stop.addresses, &stop.watchpoints, stop.condition.clone());
         if quarry.is_empty() {
             return Ok(None);
@@ -248,13 +257,24 @@ impl Replay for Recording {
         self.find_provenance(address, into)
     }
 
-    fn events<'a>(
-        &'a self,
+    fn first_events(
+        &self,
         kinds: Kinds,
-        cancelled: &'a mut dyn FnMut() -> bool,
-    ) -> Box<dyn Iterator<Item = Event> + 'a> {
-        let mut events = Events::new(Arc::clone(&self.program), kinds, self.position, self.end().0);
-        Box::new(std::iter::from_fn(move || events.next_unless(cancelled)))
+        from: Position,
+        count: usize,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> FoundEvents {
+        first_events(&self.program, kinds, from, count, cancelled)
+    }
+
+    fn last_events(
+        &self,
+        kinds: Kinds,
+        to: Position,
+        count: usize,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> FoundEvents {
+        last_events(&self.program, kinds, Position::START, to, count, cancelled)
     }
 
     fn run_forward(

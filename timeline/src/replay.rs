@@ -4,7 +4,8 @@
 use ktrace_format::Position;
 pub use ktrace_machine::RegisterDescription;
 
-use crate::events::{Event, Kinds};
+use crate::events::Kinds;
+use crate::events::nearest::FoundEvents;
 use crate::provenance::Provenance;
 use crate::search::{Condition, Watchpoint, Who};
 
@@ -102,13 +103,23 @@ pub trait Replay {
     /// Where the bytes of memory here come from, at a virtual address on. It executes the segment again, so it takes some
     /// ten milliseconds; ask for many bytes at once.
     fn provenance(&mut self, address: u32, into: &mut [Provenance]) -> Result<(), ReplayError>;
-    /// What happens from the present position on, in order, up to the end of the recording, or until `cancelled` returns
-    /// true; it is asked every 10 ms or so.
-    fn events<'a>(
-        &'a self,
+    /// The first `count` events of some kinds from position `from` on, unless `cancelled` returns true; it is asked every 10 ms or
+    /// so.
+    fn first_events(
+        &self,
         kinds: Kinds,
-        cancelled: &'a mut dyn FnMut() -> bool,
-    ) -> Box<dyn Iterator<Item = Event> + 'a>;
+        from: Position,
+        count: usize,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> FoundEvents;
+    /// The last `count` events of some kinds up to position `to`, likewise.
+    fn last_events(
+        &self,
+        kinds: Kinds,
+        to: Position,
+        count: usize,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> FoundEvents;
     /// Runs forward from the next position on (an instruction at the present position does not count, its accesses do) until
     /// something of `stop` is met, the end is reached, or `cancelled` returns true; it is asked at least every 10 ms.
     fn run_forward(

@@ -4,7 +4,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use ktrace_format::TraceWriter;
 use ktrace_format::header::{self, Architecture, ByteOrder, Header};
 use ktrace_format::record::{RecordWriter, records};
 use ktrace_format::segment::encoder::{
@@ -12,8 +11,10 @@ use ktrace_format::segment::encoder::{
 };
 use ktrace_format::shadow::Target;
 use ktrace_format::writer::{TRACE_FILE, kind};
+use ktrace_format::{Position, TraceWriter};
 use ktrace_machine::{Block, Cause, InstructionSet, Mode};
 use ktrace_timeline::Program;
+use ktrace_timeline::events::nearest::{first_events, last_events};
 use ktrace_timeline::events::{Discontinuity, Event, Events, Kind, Kinds};
 
 const MOV: u32 = 0xe3a0_0001;
@@ -181,6 +182,11 @@ fn three_segments(directory: &Path) {
     recorder.trace.close("exit").unwrap();
 }
 
+fn last(directory: &Path, kinds: Kinds, to: u64, count: usize) -> Vec<Event> {
+    let program = Arc::new(Program::open(directory).unwrap());
+    last_events(&program, kinds, Position::START, Position(to), count, &mut || false).events
+}
+
 fn positions(events: &[Event]) -> Vec<(u64, Option<Kind>)> {
     events.iter().map(|event| (event.position(), event.kind())).collect()
 }
@@ -199,6 +205,48 @@ fn what_is_at_the_border_of_two_segments_is_found_from_there() {
     assert_eq!(found[1].to_string(), "1 byte to physical 0x00002000");
     assert_eq!(events(directory.path(), only(Kind::Dma), 1, 5), []);
     assert_eq!(events(directory.path(), Kinds::default(), 0, u64::MAX), []);
+}
+
+#[test]
+fn the_last_ones_are_found_backward() {
+    let directory = tempfile::tempdir().unwrap();
+    three_segments(directory.path());
+    let (irq, dma) = (Some(Kind::Interrupt), Some(Kind::Dma));
+    let found = |kinds, to, count| positions(&last(directory.path(), kinds, to, count));
+    assert_eq!(found(Kinds::ALL, 6, 2), [(6, irq), (6, dma)]);
+    assert_eq!(found(Kinds::ALL, u64::MAX, 3), [(5, irq), (6, irq), (6, dma)]);
+    assert_eq!(found(Kinds::ALL, 2, 2), [(1, irq), (2, irq)]);
+    assert_eq!(found(Kinds::ALL, 1, 9), [(0, dma), (1, irq)]);
+    assert_eq!(found(only(Kind::Dma), 5, 1), [(0, dma)]);
+    assert_eq!(found(only(Kind::Exception), 6, 1), []);
+    assert_eq!(found(Kinds::ALL, 6, 0), []);
+}
+
+/// Backward, it has found all behind the position that it tells.
+#[test]
+fn a_cancelled_search_says_how_far_it_has_come() {
+    let directory = tempfile::tempdir().unwrap();
+    three_segments(directory.path());
+    let program = Arc::new(Program::open(directory.path()).unwrap());
+    for (answers, expected) in [(0, vec![]), (1, vec![5, 6]), (2, vec![3, 4, 5, 6])] {
+        let mut asked = 0;
+        let mut cancelled = || {
+            asked += 1;
+            asked > answers
+        };
+        let (start, end, kinds) = (Position::START, Position(6), only(Kind::Interrupt));
+        let found = last_events(&program, kinds, start, end, 10, &mut cancelled);
+        let at: Vec<u64> = found.events.iter().map(Event::position).collect();
+        assert_eq!((at, found.cancelled_at), (expected, Some(Position(6 - 2 * answers))));
+        asked = 0;
+        let mut cancelled = || {
+            asked += 1;
+            asked > answers
+        };
+        let found = first_events(&program, kinds, start, 10, &mut cancelled);
+        let at: Vec<u64> = found.events.iter().map(Event::position).collect();
+        assert_eq!((at, found.cancelled_at), ((1..=2 * answers).collect(), Some(Position(2 * answers))));
+    }
 }
 
 /// Writes the trace again without its table, with changed records.
@@ -232,6 +280,11 @@ fn a_missing_segment_is_told_and_passed() {
     assert_eq!(positions(&events(directory.path(), only(Kind::Interrupt), 3, 3)), [(3, None)]);
     assert_eq!(positions(&events(directory.path(), only(Kind::Interrupt), 4, 5)), [(5, irq)]);
     assert_eq!(positions(&events(directory.path(), only(Kind::Interrupt), 0, 1)), [(1, irq)]);
+    let last = |to, count| positions(&last(directory.path(), only(Kind::Interrupt), to, count));
+    assert_eq!(last(6, 3), [(2, None), (5, irq), (6, irq)]);
+    assert_eq!(last(6, 4), [(2, irq), (2, None), (5, irq), (6, irq)]);
+    assert_eq!(last(3, 1), [(2, None)]);
+    assert_eq!(last(1, 2), [(1, irq)]);
 }
 
 #[test]

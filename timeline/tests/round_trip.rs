@@ -9,6 +9,7 @@ use ktrace_format::segment::CHECKPOINT_BLOCKS;
 use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, UnknownMemory};
 use ktrace_format::{Position, TraceWriter};
 use ktrace_machine::ByteOrder;
+use ktrace_timeline::events::nearest::{first_events, last_events};
 use ktrace_timeline::events::{Event, Events, Kind, Kinds};
 use ktrace_timeline::provenance::Provenance;
 use ktrace_timeline::walk::{self, Walk};
@@ -84,6 +85,17 @@ fn check_events(program: &Arc<Program>, recorded: &Recorded) -> Result<(), TestC
             let expected: Vec<_> = logged.iter().filter(wanted).collect();
             let found: Vec<_> = told.iter().filter(of_kind).collect();
             prop_assert_eq!(found, expected, "from {} to {}", from, to);
+        }
+        for count in [0, 1, random.usize(..told.len() + 2), usize::MAX] {
+            let (start, limit) = (Position(from), Position(to));
+            let last = last_events(program, kinds, start, limit, count, &mut || false);
+            let last_ones: Vec<Event> = last.events.into_iter().map(without_next).collect();
+            prop_assert_eq!(&last_ones[..], &told[told.len() - count.min(told.len())..], "last {}", count);
+            let first = first_events(program, kinds, start, count, &mut || false);
+            let within = first.events.into_iter().map(without_next);
+            let first_ones: Vec<Event> = within.take_while(|event| event.position() <= to).collect();
+            prop_assert_eq!(&first_ones[..], &told[..count.min(told.len())], "first {}", count);
+            prop_assert_eq!((last.cancelled_at, first.cancelled_at), (None, None));
         }
     }
     Ok(())

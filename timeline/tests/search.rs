@@ -5,7 +5,9 @@ mod synthetic;
 use std::sync::Arc;
 
 use ktrace_format::Position;
+use ktrace_machine::{Block, ByteOrder, Cpu, InstructionSet, Mode, Registers, Writes};
 use ktrace_timeline::events::{Event as Happening, Events, Kind, Kinds};
+use ktrace_timeline::search::registers::{Question, last_write};
 use ktrace_timeline::search::{AddressSpace, Condition, MemoryRange, Watched, Watchpoint, Who};
 use ktrace_timeline::walk::{Event, Walk};
 use ktrace_timeline::{Program, Recording, Replay, Stop, StopAt};
@@ -247,6 +249,139 @@ fn can_be_told(recording: &Recording, log: &Log, watchpoint: &Watchpoint) -> boo
     }
 }
 
+/// What a walk knows of the writes of a register, up to some position: a search must find none before `at_least`, and one of
+/// `may_be`.
+struct WalkedWrites {
+    /// Position of the last change, and of the last instruction that cannot but have written it.
+    at_least: Option<u64>,
+    /// Positions of changes, of instructions that may have written it, and of instructions with a discontinuity behind them.
+    may_be: Vec<u64>,
+    /// Positions of the latter.
+    discontinuities: Vec<u64>,
+}
+
+fn walked_writes(program: &Arc<Program>, register: usize, at: u64) -> WalkedWrites {
+    let set = program.instruction_set();
+    let mut walked = WalkedWrites { at_least: None, may_be: Vec::new(), discontinuities: Vec::new() };
+    // The register before an instruction that a discontinuity followed.
+    let mut before_discontinuity = None;
+    let mut code_before = 0;
+    for event in Walk::new(Arc::clone(program), 0) {
+        match event {
+            Event::Instruction(one) if one.position < at => {
+                let mode = set.mode(|number| one.before.get(number)).expect("it is known");
+                // Of MIPS's branch-likely that is never taken its slot is a part, which the walk leaves out; it may link.
+                let block = Block::decode_with_dependencies(set, one.address, mode, one.code()).ok();
+                let cpu = Cpu::new(set, &Registers::zero(set.register_count()));
+                let writes = |block: &Block| cpu.writes(block, 0, register) == Writes::Yes;
+                let changed = one.after.is_some_and(|after| {
+                    let values = [one.before.get(register), after.get(register)];
+                    values[0] != values[1] && !values.contains(&None)
+                });
+                // It does so whatever is in the registers, unless it is not executed at all.
+                let certain = one.opaque.is_none()
+                    && one.after.is_some()
+                    && executes_in_any_case(set, one.code(), mode, code_before)
+                    && block.as_ref().is_some_and(writes);
+                let may_write =
+                    block.as_ref().map_or(register == 31, |block| block.may_write(0).contains(register));
+                if changed || certain {
+                    walked.at_least = walked.at_least.max(Some(one.position));
+                }
+                if changed || may_write || register == set.program_counter() {
+                    walked.may_be.push(one.position);
+                }
+                let word = one.code().try_into().unwrap_or([0; 4]);
+                let big_endian = set.byte_order() == ByteOrder::Big;
+                code_before = if big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) };
+                before_discontinuity = one.after.is_none().then(|| one.before.get(register));
+            }
+            Event::Discontinuity(one) if one.position <= at => {
+                let Some(position) = one.position.checked_sub(1) else { continue };
+                let values = [before_discontinuity.take().flatten(), one.after.get(register)];
+                if values[0] != values[1] && !values.contains(&None) {
+                    walked.at_least = walked.at_least.max(Some(position));
+                }
+                walked.may_be.push(position);
+                walked.discontinuities.push(position);
+            }
+            Event::Unknown(unknown) => panic!("{unknown:?}"),
+            _ => break,
+        }
+    }
+    walked
+}
+
+/// The instruction is not conditional, by its code and that of the one before.
+fn executes_in_any_case(set: InstructionSet, code: &[u8], mode: Mode, before: u32) -> bool {
+    match set {
+        InstructionSet::Arm => mode.bits() == 0 && code.last().is_some_and(|byte| byte >> 4 == 14),
+        // BEQL to BGTZL, REGIMM and COP1, which have others.
+        InstructionSet::Mips(_) => !matches!(before >> 26, 1 | 17 | 20..=23),
+    }
+}
+
+/// The last write of a register lies where a walk says that it must.
+fn check_registers(recording: &mut Recording, random: &mut fastrand::Rng) -> Result<(), TestCaseError> {
+    let program = Arc::clone(recording.program());
+    let set = program.instruction_set();
+    let end = recording.end().0;
+    let states: Vec<Vec<Option<u32>>> = (0..=end)
+        .map(|position| {
+            recording.seek(Position(position)).unwrap();
+            recording.registers().unwrap()
+        })
+        .collect();
+    for _ in 0..6 {
+        let register = match random.u8(..4) {
+            0 => random.usize(..set.register_count()),
+            _ => random.usize(..16),
+        };
+        let at = random.u64(0..=end);
+        let found = last_write(&program, register, at, Question::Write, &mut || false);
+        let walked = walked_writes(&program, register, at);
+        let certain = found.certain.map(|write| write.position);
+        prop_assert!(
+            certain >= walked.at_least,
+            "register {} at {}: {:?}, {:?}",
+            register,
+            at,
+            found,
+            walked.at_least
+        );
+        for write in found.certain.iter().chain(&found.perhaps) {
+            prop_assert!(
+                walked.may_be.contains(&write.position),
+                "register {} at {}: {:?}",
+                register,
+                at,
+                write
+            );
+        }
+        if let Some(perhaps) = found.perhaps {
+            prop_assert!(certain <= Some(perhaps.position));
+            let [before, after] = perhaps.values;
+            prop_assert!(before == after || before.is_none() || after.is_none(), "{:?}", perhaps);
+        }
+        prop_assert_eq!((found.unknown, found.cancelled_at), (None, None));
+
+        let change = last_write(&program, register, at, Question::Change, &mut || false).certain;
+        let value = |position: u64| states[position as usize][register];
+        let changed = (0..at).rev().find(|position| value(*position) != value(position + 1));
+        let position = change.map(|change| change.position);
+        // An instruction may have changed it, and what came right behind it changed it back.
+        let there_and_back = position.is_some_and(|position| walked.discontinuities.contains(&position));
+        prop_assert!(
+            position == changed || position > changed && there_and_back,
+            "{} at {}: {:?}",
+            register,
+            at,
+            change
+        );
+    }
+    Ok(())
+}
+
 /// Damages the indexes of some segments; everything can still be found by executing them.
 fn damage_indexes(recorded: &Recorded, random: &mut fastrand::Rng) {
     let program = Program::open(recorded.directory.path()).unwrap();
@@ -323,7 +458,7 @@ fn check(recorded: &Recorded, indexed: bool, damaged: bool) -> Result<(), TestCa
         let stop = StopAt { addresses, condition, watchpoints, position: None };
         compare(&mut recording, &mut random, &stop, &executed, &accessed)?;
     }
-    Ok(())
+    check_registers(&mut recording, &mut random)
 }
 
 proptest! {

@@ -16,11 +16,13 @@ use ktrace_timeline::cache::Limits;
 use ktrace_timeline::destination::Destination;
 use ktrace_timeline::events::{Event, Events, Kind, Kinds};
 use ktrace_timeline::search::calls::calls;
-use ktrace_timeline::search::list::{Hit, Query, list};
-use ktrace_timeline::search::registers::last_change;
+use ktrace_timeline::search::list::{Ended, Hit, Query, list};
+use ktrace_timeline::search::registers::{Question as RegisterQuestion, last_write};
 use ktrace_timeline::search::{AddressSpace, MemoryRange, Watched, Watchpoint};
-use ktrace_timeline::{Program, Recording, Replay};
+use ktrace_timeline::verify::Unproved;
+use ktrace_timeline::{Program, Recording, Replay, ReplayError};
 
+use crate::interrupt::Interrupt;
 use crate::record::parse_count;
 use operand::Symbols;
 use print::Printer;
@@ -77,13 +79,16 @@ enum Question {
         /// As for writes
         range: String,
     },
-    /// What changed a register last
+    /// What wrote a register last
     Reg {
         /// Its name, as gdb has it
         name: String,
         /// Before which position
         #[arg(long, value_name = "T", default_value = "end", allow_hyphen_values = true)]
         at: String,
+        /// Only what changed its value
+        #[arg(long)]
+        changed: bool,
     },
     /// What memory held
     Mem {
@@ -123,13 +128,19 @@ Examples:
 The position of an access is that of its instruction: `monitor goto` there stands before it. The position of a device's write
 is the first one that shows it. A load counts as a change if it shows that memory is not what was known.
 
+A register is also written where it gets the value that it had. The last write that is certain is told, and behind it the last
+that may have been one, if there is any: an instruction whose results are recorded rather than computed, or an exception, with the
+same value before and after.
+
 Only what is proved is listed. Where the trace is damaged or a segment is missing, a line says so, and the list goes on
-behind it. Parts of the trace that can't have what is wanted are not executed.
+behind it. Parts of the trace that can't have what is wanted are not executed. What was not recorded at all is an error, or a
+note says so. Ctrl-C ends a search: what was found so far is printed, a line says how far it came, and the status is 130.
 
 JSON, one object a line:
   exec                    {\"position\", \"address\"}
   writes, reads, changes  {\"position\", \"who\": \"store\", \"load\" or \"device\", \"address\", \"physical\", \"size\", \"value\", \"device\"}
-  reg                     {\"position\", \"register\", \"address\", \"before\", \"after\"}
+  reg                     {\"position\", \"register\", \"address\", \"before\", \"after\", \"certain\": true or false, \"by\": \"instruction\",
+                          \"opaque\" or \"discontinuity\" (behind the instruction), \"name\": of these two, or null}
   mem                     {\"position\", \"address\", \"physical\": true or false, \"bytes\"}: two hexadecimal digits a byte, ?? if not known
   regs                    {\"position\", \"registers\": {name: value}}
   calls                   {\"position\", \"address\", \"arguments\", \"return_address\", \"return\": {\"position\", \"value\"} or null}
@@ -151,87 +162,175 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
     };
     let range = (find(&arguments.from, "--from")?.0, find(&arguments.to, "--to")?.0);
     let mut out = io::BufWriter::with_capacity(1 << 16, io::stdout().lock());
+    let interrupt = Interrupt::catch()?;
     let mut printer = Printer::new(&mut out, &program, arguments.json, arguments.count);
+    let searcher = Searcher { program: &program, positions: range, interrupt: &interrupt };
     let outcome = match &arguments.question {
         Question::Exec { address } => {
+            searcher.say_that_gaps_are_unknown();
             let query = Query { addresses: vec![symbols.address(address)?], ..Query::default() };
-            print_list(&program, &query, range, &mut printer);
-            Ok(())
+            searcher.list(&query, &mut printer)
         }
-        Question::Writes { range: text } => {
-            accesses(&program, symbols.range(text)?, Watched::Write, range, &mut printer)
+        Question::Writes { range } => searcher.accesses(symbols.range(range)?, Watched::Write, &mut printer),
+        Question::Reads { range } => searcher.accesses(symbols.range(range)?, Watched::Read, &mut printer),
+        Question::Changes { range } => {
+            searcher.accesses(symbols.range(range)?, Watched::Change, &mut printer)
         }
-        Question::Reads { range: text } => {
-            accesses(&program, symbols.range(text)?, Watched::Read, range, &mut printer)
+        Question::Reg { name, at, changed } => {
+            let question = if *changed { RegisterQuestion::Change } else { RegisterQuestion::Write };
+            searcher.register(name, find(at, "--at")?.0, question, &mut printer)
         }
-        Question::Changes { range: text } => {
-            accesses(&program, symbols.range(text)?, Watched::Change, range, &mut printer)
-        }
-        Question::Reg { name, at } => register(&program, name, find(at, "--at")?.0, &mut printer),
         Question::Mem { range, at } => {
-            memory(&program, &symbols.range(range)?, find(at, "--at")?, &mut printer)
+            memory(&program, &symbols.range(range)?, find(at, "--at")?, &mut printer).map(|()| None)
         }
         Question::Regs { at } => {
             let mut recording = Recording::new(Arc::clone(&program));
             recording.seek(find(at, "--at")?)?;
             let values = recording.registers()?;
             printer.registers(recording.position().0, recording.description().registers, &values);
-            Ok(())
+            Ok(None)
         }
         Question::Calls { function } => {
-            let entries = [symbols.address(function)?];
-            calls(&program, &entries, range.0, range.1, &mut || false, &mut |call| printer.call(&call));
-            Ok(())
+            searcher.say_that_gaps_are_unknown();
+            Ok(searcher.calls(symbols.address(function)?, &mut printer))
         }
-        Question::Io { device } => {
-            io_events(&program, device, range, &mut printer);
-            Ok(())
-        }
+        Question::Io { device } => searcher.accesses_to(device, &mut printer),
     };
-    outcome?;
+    let reached = outcome?;
     let printed = printer.finish();
     match printed.and_then(|()| out.flush()) {
-        Ok(()) => Ok(ExitCode::SUCCESS),
+        Ok(()) => Ok(reached.map_or(ExitCode::SUCCESS, |reached| interrupt.end(&reached))),
         // The reader has seen enough, as `head` has.
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
         Err(error) => Err(error).context("standard output"),
     }
 }
 
-fn print_list(program: &Arc<Program>, query: &Query, (from, to): (u64, u64), printer: &mut Printer<'_>) {
-    list(program, query, from, to, &mut || false, &mut |hit: Hit| printer.hit(&hit));
-}
-
-fn accesses(
-    program: &Arc<Program>,
-    range: MemoryRange,
-    watched: Watched,
+/// Asks for what takes a search. Each question returns how far it came, if Ctrl-C ended it.
+struct Searcher<'a> {
+    program: &'a Arc<Program>,
+    /// Where lists begin and end.
     positions: (u64, u64),
-    printer: &mut Printer<'_>,
-) -> Result<()> {
-    if watched != Watched::Read && program.trace().header().path == header::Path::Portable {
-        eprintln!(
-            "ktracer: note: the trace was recorded on the portable path, which does not see what devices write to memory"
-        );
-    }
-    let query = Query { watchpoints: vec![Watchpoint { range, watched }], ..Query::default() };
-    print_list(program, &query, positions, printer);
-    Ok(())
+    interrupt: &'a Interrupt,
 }
 
-fn register(program: &Arc<Program>, name: &str, at: u64, printer: &mut Printer<'_>) -> Result<()> {
-    let registers = program.instruction_set().registers();
-    let Some(number) = registers.iter().position(|register| register.name == name) else {
-        let names: Vec<_> = registers.iter().map(|register| register.name).collect();
-        bail!("there is no register `{name}`; there are {}", names.join(", "));
-    };
-    match last_change(program, number, at, &mut || false) {
-        Some(change) => printer.change(name, &change),
-        None => {
-            eprintln!("ktracer: nothing changed {name} before position {at}, in as far as that is proved")
+impl Searcher<'_> {
+    /// What an imported recording can't tell, where it can tell something.
+    fn say_that_gaps_are_unknown(&self) {
+        if self.program.is_imported() {
+            eprintln!(
+                "ktracer: note: this is an imported recording: what ran between its blocks is not known, so that there may be more"
+            );
         }
     }
-    Ok(())
+
+    fn list(&self, query: &Query, printer: &mut Printer<'_>) -> Result<Option<String>> {
+        let (from, to) = self.positions;
+        let mut last = from;
+        let ended = list(self.program, query, from, to, &mut || self.interrupt.came(), &mut |hit: Hit| {
+            last = hit.position();
+            printer.hit(&hit)?;
+            // A segment can have so many that printing them takes a while.
+            if self.interrupt.came() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(match ended {
+            Ended::Cancelled { position } => Some(position),
+            Ended::Finished => self.interrupt.came().then_some(last),
+        }
+        .map(before_is_all))
+    }
+
+    fn accesses(
+        &self,
+        range: MemoryRange,
+        watched: Watched,
+        printer: &mut Printer<'_>,
+    ) -> Result<Option<String>> {
+        if watched != Watched::Read && self.program.trace().header().path == header::Path::Portable {
+            eprintln!(
+                "ktracer: note: the trace was recorded on the portable path, which does not see what devices write to memory"
+            );
+        }
+        self.list(&Query { watchpoints: vec![Watchpoint { range, watched }], ..Query::default() }, printer)
+    }
+
+    fn register(
+        &self,
+        name: &str,
+        at: u64,
+        question: RegisterQuestion,
+        printer: &mut Printer<'_>,
+    ) -> Result<Option<String>> {
+        let registers = self.program.instruction_set().registers();
+        let Some(number) = registers.iter().position(|register| register.name == name) else {
+            let names: Vec<_> = registers.iter().map(|register| register.name).collect();
+            bail!("there is no register `{name}`; there are {}", names.join(", "));
+        };
+        self.say_that_gaps_are_unknown();
+        let last = last_write(self.program, number, at, question, &mut || self.interrupt.came());
+        for (write, certain) in [(&last.certain, true), (&last.perhaps, false)] {
+            if let Some(write) = write {
+                printer.write(name, write, certain);
+            }
+        }
+        if let Some(unproved) = &last.unknown {
+            let (Unproved { from, to, reason }, wrote) = (unproved, verb(question)[0]);
+            eprintln!(
+                "ktracer: note: whether something {wrote} {name} from position {from} to {to} is not known: {reason}"
+            );
+        }
+        if last.certain.is_none() && last.cancelled_at.is_none() {
+            eprintln!("ktracer: nothing is known to have {} {name} before position {at}", verb(question)[1]);
+        }
+        Ok(last.cancelled_at.map(|position| {
+            format!(
+                "{position}: from there to position {at} nothing is known to have {} {name}",
+                verb(question)[1]
+            )
+        }))
+    }
+
+    fn calls(&self, entry: u32, printer: &mut Printer<'_>) -> Option<String> {
+        let (from, to) = self.positions;
+        let mut came = || self.interrupt.came();
+        let cancelled_at =
+            calls(self.program, &[entry], from, to, &mut came, &mut |call| printer.call(&call));
+        cancelled_at
+            .map(|position| format!("{position}: what was called or returned from there on is not listed"))
+    }
+
+    fn accesses_to(&self, device: &str, printer: &mut Printer<'_>) -> Result<Option<String>> {
+        let kinds = Kinds::from_iter([Kind::Io]);
+        if !self.program.recorded_kinds().contains(Kind::Io) {
+            bail!(ReplayError::NotRecorded("accesses to devices"));
+        }
+        let (from, to) = self.positions;
+        let mut events = Events::new(Arc::clone(self.program), kinds, from, to);
+        let mut came = || self.interrupt.came();
+        while !came() {
+            let Some(event) = events.next_unless(&mut came) else { break };
+            let wanted = match &event {
+                Event::DeviceAccess(access) => access.device.contains(device),
+                _ => true,
+            };
+            if wanted && printer.event(&event) == ControlFlow::Break(()) {
+                return Ok(None);
+            }
+        }
+        Ok(came().then(|| before_is_all(events.reached())))
+    }
+}
+
+/// What was done to a register: in the past, and as a participle.
+fn verb(question: RegisterQuestion) -> [&'static str; 2] {
+    match question {
+        RegisterQuestion::Write => ["wrote", "written"],
+        RegisterQuestion::Change => ["changed", "changed"],
+    }
+}
+
+fn before_is_all(position: u64) -> String {
+    format!("{position}: what is listed is all that is before")
 }
 
 fn memory(
@@ -243,6 +342,11 @@ fn memory(
     const PIECE: u64 = 1 << 16;
     let mut recording = Recording::new(Arc::clone(program));
     recording.seek(at)?;
+    if program.is_imported() {
+        eprintln!(
+            "ktracer: note: this is an imported recording: it has no memory but the code of the block that executes"
+        );
+    }
     if let Some(reason) = recording.why_unknown() {
         eprintln!("ktracer: note: nothing is known at position {at}: {reason}");
     }
@@ -260,17 +364,5 @@ fn memory(
             return Ok(());
         }
         here += PIECE;
-    }
-}
-
-fn io_events(program: &Arc<Program>, device: &str, (from, to): (u64, u64), printer: &mut Printer<'_>) {
-    for event in Events::new(Arc::clone(program), Kinds::from_iter([Kind::Io]), from, to) {
-        let wanted = match &event {
-            Event::DeviceAccess(access) => access.device.contains(device),
-            _ => true,
-        };
-        if wanted && printer.event(&event) == ControlFlow::Break(()) {
-            break;
-        }
     }
 }

@@ -9,7 +9,7 @@ use ktrace_timeline::events::{Event, Kind};
 use ktrace_timeline::replay::RegisterDescription;
 use ktrace_timeline::search::calls::Call;
 use ktrace_timeline::search::list::Hit;
-use ktrace_timeline::search::registers::Change;
+use ktrace_timeline::search::registers::{Write as RegisterWrite, Writer};
 use ktrace_timeline::search::{Sighting, Who};
 use serde_json::{Map, Value, json};
 
@@ -133,22 +133,43 @@ impl<'a> Printer<'a> {
         format!("{}  {who} {value}  {place}{device}", self.position(position))
     }
 
-    /// The last change of a register.
-    pub fn change(&mut self, name: &str, change: &Change) {
-        let Change { position, address, values: [before, after] } = *change;
+    /// A write of a register that is certain, or that may have been one.
+    pub fn write(&mut self, name: &str, write: &RegisterWrite, certain: bool) {
+        let RegisterWrite { position, address, by, values: [before, after] } = *write;
         let _ = self.print(
             |_| {
+                let (by, who) = match by {
+                    Writer::Instruction => ("instruction", None),
+                    Writer::Opaque(mnemonic) => ("opaque", Some(mnemonic)),
+                    Writer::Discontinuity(cause) => ("discontinuity", cause.name()),
+                };
                 json!({
                     "position": position,
                     "register": name,
-                    "address": hexadecimal(address),
+                    "address": address.map(hexadecimal),
                     "before": before.map(hexadecimal),
                     "after": after.map(hexadecimal),
+                    "certain": certain,
+                    "by": by,
+                    "name": who,
                 })
             },
             |printer| {
-                let (at, address) = (printer.position(position), hexadecimal(address));
-                format!("{at}  {address}  {name}: {} to {}", word(before), word(after))
+                let (at, address) = (printer.position(position), word(address));
+                let by = match by {
+                    Writer::Instruction => String::new(),
+                    Writer::Opaque(mnemonic) => format!(", by {mnemonic}"),
+                    Writer::Discontinuity(cause) => {
+                        format!(", behind it: {}", cause.name().unwrap_or("jump without an explanation"))
+                    }
+                };
+                let values = match (before == after, certain) {
+                    (false, _) => format!("{} to {}", word(before), word(after)),
+                    (true, true) => format!("{}, as before", word(after)),
+                    (true, false) => word(after),
+                };
+                let perhaps = if certain { "" } else { ", may have been written" };
+                format!("{at}  {address}  {name}: {values}{perhaps}{by}")
             },
         );
     }

@@ -6,6 +6,7 @@ use super::execute::{Place, Target, execute};
 use super::instruction::{BANKED, Condition, Register};
 use super::mode::{CPSR_IT, CPSR_THUMB, Mode, it_in_cpsr};
 use super::operation::Operation;
+use crate::Writes;
 use crate::bus::{AccessSize, Bus};
 
 pub use crate::cpu::Exit;
@@ -490,6 +491,17 @@ impl Cpu {
     /// Whether a condition holds (ConditionPassed, DDI 0406C, A8.3). Kept out of the loop, or the compiler computes all
     /// flags before every instruction.
     #[inline(never)]
+    /// Whether the instruction `index` of a block, which is the next one, writes a register if it completes. The block must have
+    /// been decoded [with dependencies](Block::decode_with_dependencies).
+    pub(crate) fn writes(&self, block: &Block, index: usize, register: usize) -> Writes {
+        let executes = block.operations.get(index).is_some_and(|operation| self.holds(operation.condition));
+        match block.dependencies(index) {
+            Some(_) if !executes => Writes::No,
+            Some(found) => found.writes(register),
+            None => Writes::Perhaps,
+        }
+    }
+
     fn holds(&self, condition: Condition) -> bool {
         /// For each condition, one bit for each value of NZCV.
         const HOLDS: [u16; 16] = [

@@ -40,7 +40,30 @@ pub(super) fn of(instruction: &Instruction, condition: Condition) -> Dependencie
         found.reads |= CPSR;
     }
     let set = |bits: u32| RegisterSet::from_bits(bits.into());
-    Dependencies { reads: set(found.reads), computed: set(found.computed), loaded: set(found.loaded) }
+    let uncertain = match instruction {
+        Instruction::Opaque(_) => found.loaded,
+        _ if sets_flags(instruction) => 0,
+        // Q, where it saturates; GE, if it is one that sets them; T, which may be as it was.
+        _ => CPSR,
+    };
+    Dependencies {
+        reads: set(found.reads),
+        computed: set(found.computed),
+        loaded: set(found.loaded),
+        uncertain: set(uncertain & (found.computed | found.loaded)),
+    }
+}
+
+/// It always writes the flags.
+fn sets_flags(instruction: &Instruction) -> bool {
+    match *instruction {
+        Instruction::Data { operation, set_flags, .. } => {
+            use DataOperation::*;
+            set_flags || matches!(operation, Tst | Teq | Cmp | Cmn)
+        }
+        Instruction::Multiply { set_flags, .. } | Instruction::MultiplyLong { set_flags, .. } => set_flags,
+        _ => false,
+    }
 }
 
 fn bit(register: Register) -> u32 {

@@ -5,6 +5,7 @@ use super::execute::{Next, execute, extract_field, load, store};
 use super::instruction::{FCSR, HI, LO, PROGRAM_COUNTER, Register, Width};
 use super::mode::{Mode, Slot};
 use super::operation::Operation;
+use crate::Writes;
 use crate::bus::Bus;
 
 pub use crate::cpu::Exit;
@@ -333,6 +334,16 @@ impl Cpu {
             self.slot = Slot::None;
         }
         Ok(())
+    }
+
+    /// Whether the instruction `index` of a block, which is the next one, writes a register if it completes. The block must have
+    /// been decoded [with dependencies](Block::decode_with_dependencies).
+    pub(crate) fn writes(&self, block: &Block, index: usize, register: usize) -> Writes {
+        match block.dependencies(index) {
+            Some(_) if self.nullified => Writes::No,
+            Some(found) => found.writes(register),
+            None => Writes::Perhaps,
+        }
     }
 
     /// Ends execution before instruction `index` of a block, which is the next one.

@@ -11,7 +11,18 @@ use crate::dependencies::Dependencies;
 pub(super) fn of(instruction: &Instruction) -> Dependencies {
     let (reads, computed, loaded) = sets(instruction);
     let set = |bits: u128| RegisterSet::from_bits(bits & !PROGRAM_COUNTER);
-    Dependencies { reads: set(reads), computed: set(computed), loaded: set(loaded) }
+    let conditional = matches!(
+        instruction,
+        Instruction::Register { operation: RegisterOperation::Movz | RegisterOperation::Movn, .. }
+            | Instruction::MoveOnFlag { .. }
+            | Instruction::Opaque(_)
+    );
+    Dependencies {
+        reads: set(reads),
+        computed: set(computed),
+        loaded: set(loaded),
+        uncertain: if conditional { set(computed | loaded) } else { RegisterSet::EMPTY },
+    }
 }
 
 /// Those of an opaque instruction.

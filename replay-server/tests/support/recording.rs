@@ -13,11 +13,15 @@
 //!
 //! Position 2 is the first time round the loop, 22 the instruction after it, and from 23 on it spins.
 
+use std::ops::Range;
+
 use ktrace_format::Position;
-use ktrace_timeline::events::{Cause, DeviceWrite, Discontinuity, Event, Kinds};
+use ktrace_timeline::events::nearest::FoundEvents;
+use ktrace_timeline::events::{Cause, DeviceWrite, Discontinuity, Event, Kind, Kinds};
 use ktrace_timeline::provenance::Provenance;
 use ktrace_timeline::replay::RegisterDescription;
 use ktrace_timeline::search::{Moment, Watched, Watchpoint, Who};
+use ktrace_timeline::verify::Unproved;
 use ktrace_timeline::{InstructionSet, MachineDescription, Replay, ReplayError, Stop, StopAt};
 
 pub const PROGRAM_ADDRESS: u32 = 0x8000;
@@ -102,6 +106,9 @@ pub struct SyntheticRecording {
     end: Position,
     position: Position,
     unknown_register: Option<usize>,
+    /// Where no events are known.
+    unknown_events: Range<u64>,
+    not_recorded: Kinds,
 }
 
 impl SyntheticRecording {
@@ -127,6 +134,8 @@ impl SyntheticRecording {
             end: Position(26),
             position: Position::START,
             unknown_register: None,
+            unknown_events: 0..0,
+            not_recorded: Kinds::default(),
         }
     }
 
@@ -140,6 +149,18 @@ impl SyntheticRecording {
     #[allow(dead_code, reason = "not every test that includes this file needs it")]
     pub fn without_register(self, index: usize) -> Self {
         Self { unknown_register: Some(index), ..self }
+    }
+
+    /// The same, where nothing is known of events at some positions.
+    #[allow(dead_code, reason = "not every test that includes this file needs it")]
+    pub fn without_events(self, at: Range<u64>) -> Self {
+        Self { unknown_events: at, ..self }
+    }
+
+    /// The same from a recorder that does not see some kinds of events.
+    #[allow(dead_code, reason = "not every test that includes this file needs it")]
+    pub fn without_kinds(self, kinds: &[Kind]) -> Self {
+        Self { not_recorded: kinds.iter().copied().collect(), ..self }
     }
 
     fn state(&self, position: Position) -> State {
@@ -219,6 +240,51 @@ impl SyntheticRecording {
     }
 }
 
+impl SyntheticRecording {
+    /// Made up: nothing of this shows in the states.
+    fn event(&self, position: u64, kinds: Kinds) -> Option<Event> {
+        if self.unknown_events.contains(&position) {
+            let Range { start: from, end: to } = self.unknown_events;
+            let unknown = Event::Unknown(Unproved { from, to, reason: "lost".to_owned() });
+            return Some(unknown).filter(|_| position == from);
+        }
+        let event = match position % 4 {
+            0 => {
+                let (pc, to) = (Some(LOOP_START), Some(0x18));
+                let cause = Cause::new(InstructionSet::Arm, 6);
+                Event::Discontinuity(Discontinuity { position, cause, raised_by: None, pc, to })
+            }
+            2 => Event::DeviceWrite(DeviceWrite { position, physical: 0x4000_0000, bytes: position }),
+            _ => return None,
+        };
+        Some(event).filter(|event| event.kind().is_some_and(|kind| kinds.contains(kind)))
+    }
+
+    fn find_events(
+        &self,
+        kinds: Kinds,
+        mut positions: impl Iterator<Item = u64>,
+        count: usize,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> FoundEvents {
+        let not_recorded = self.not_recorded.intersection(kinds);
+        let mut found = FoundEvents { not_recorded, ..FoundEvents::default() };
+        while found.events.len() < count {
+            let Some(position) =
+                positions.find(|position| position % 2 == 0 || self.unknown_events.start == *position)
+            else {
+                break;
+            };
+            if cancelled() {
+                found.cancelled_at = Some(Position(position));
+                break;
+            }
+            found.events.extend(self.event(position, kinds));
+        }
+        found
+    }
+}
+
 impl Replay for SyntheticRecording {
     fn description(&self) -> &MachineDescription {
         &self.description
@@ -277,23 +343,26 @@ impl Replay for SyntheticRecording {
         Ok(())
     }
 
-    fn events<'a>(
-        &'a self,
+    fn first_events(
+        &self,
         kinds: Kinds,
-        cancelled: &'a mut dyn FnMut() -> bool,
-    ) -> Box<dyn Iterator<Item = Event> + 'a> {
-        // Made up: nothing of this shows in the states.
-        let event = |position| match position % 4 {
-            0 => {
-                let (pc, to) = (Some(LOOP_START), Some(0x18));
-                let cause = Cause::new(InstructionSet::Arm, 6);
-                Event::Discontinuity(Discontinuity { position, cause, raised_by: None, pc, to })
-            }
-            _ => Event::DeviceWrite(DeviceWrite { position, physical: 0x4000_0000, bytes: position }),
-        };
-        let positions = (self.position.0..=self.end.0).filter(|position| position % 2 == 0);
-        let wanted = move |event: &Event| event.kind().is_some_and(|kind| kinds.contains(kind));
-        Box::new(positions.take_while(move |_| !cancelled()).map(event).filter(wanted))
+        from: Position,
+        count: usize,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> FoundEvents {
+        self.find_events(kinds, from.0..=self.end.0, count, cancelled)
+    }
+
+    fn last_events(
+        &self,
+        kinds: Kinds,
+        to: Position,
+        count: usize,
+        cancelled: &mut dyn FnMut() -> bool,
+    ) -> FoundEvents {
+        let mut found = self.find_events(kinds, (0..=to.0).rev(), count, cancelled);
+        found.events.reverse();
+        found
     }
 
     fn run_forward(

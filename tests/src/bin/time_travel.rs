@@ -219,7 +219,8 @@ fn main() {
         hits += 1;
         millionth = hit.position();
         if hits == 1_000_000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    });
+    })
+    .expect("the trace can be searched");
     for limit in [millionth, end] {
         let counter = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&counter);

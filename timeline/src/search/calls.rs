@@ -6,6 +6,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use ktrace_format::Position;
 use ktrace_machine::CallingConvention;
 
 use super::Moment;
@@ -102,7 +103,8 @@ impl Calls<'_> {
 }
 
 /// Tells the calls of functions that begin at any of `entries` and are entered at positions from `from` to `to`, in order, until
-/// `tell` has enough or `cancelled` returns true. What is not proved is passed over.
+/// `tell` has enough or `cancelled` returns true, which ends it at the position that is returned: returns from there on are not
+/// seen. What is not proved is passed over.
 pub fn calls(
     program: &Arc<Program>,
     entries: &[u32],
@@ -110,7 +112,7 @@ pub fn calls(
     to: u64,
     cancelled: &mut dyn FnMut() -> bool,
     tell: &mut dyn FnMut(Call) -> ControlFlow<()>,
-) {
+) -> Option<Position> {
     let entries: BTreeSet<u32> = entries.iter().copied().collect();
     let convention = program.instruction_set().calling_convention();
     let (waiting, returns) = (VecDeque::new(), BTreeSet::new());
@@ -120,6 +122,11 @@ pub fn calls(
     let segments = program.trace().segments();
     let mut next = segments.partition_point(|segment| segment.end() <= from);
     let scouts = Scouts::new(Arc::clone(program));
+    let mut stopped = false;
+    let mut cancelled = || {
+        stopped |= cancelled();
+        stopped
+    };
     scouts.with(|engine| {
         while next < segments.len() {
             // Behind the last entry only returns are waited for.
@@ -129,22 +136,27 @@ pub fn calls(
             }
             let mut candidates = Candidates::new(program, &quarry, Direction::Forward, next..segments.len());
             let found = loop {
+                if cancelled() {
+                    break None;
+                }
                 match candidates.next() {
-                    _ if cancelled() => return,
-                    Some(Some(number)) => break number,
+                    Some(Some(number)) => break Some(number),
                     Some(None) => {}
-                    None => break segments.len(),
+                    None => break None,
                 }
             };
-            next = found + 1;
-            if found < segments.len()
-                && in_segment(engine, &mut quarry, &mut calls, found, from, cancelled, tell).is_break()
-            {
-                return;
+            let Some(found) = found else { break };
+            let ended = in_segment(engine, &mut quarry, &mut calls, found, from, &mut cancelled, tell);
+            match ended {
+                ControlFlow::Continue(()) => next = found + 1,
+                ControlFlow::Break(()) if cancelled() => break,
+                ControlFlow::Break(()) => return,
             }
         }
         let _ = calls.tell(true, tell);
     });
+    let here = segments.get(next).map_or(to, |segment| segment.first);
+    stopped.then(|| Position(here.max(from)))
 }
 
 fn in_segment(

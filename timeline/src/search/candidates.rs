@@ -95,7 +95,7 @@ impl Iterator for Candidates<'_> {
 }
 
 /// Members of a group that may have something, as far as the group tells.
-fn members(program: &Program, quarry: &Quarry, group: usize) -> Members {
+pub(super) fn members(program: &Program, quarry: &Quarry, group: usize) -> Members {
     let catalogue = program.catalogue();
     let marks = catalogue.marks(program, group);
     let mut members = marks.unknown;

@@ -7,12 +7,13 @@ use super::Condition;
 use super::candidates::{Candidates, Direction};
 use super::hunt::{Scouts, hunt};
 use super::quarry::{Quarry, Watchpoint};
-use super::scan::{Ended, Found, scan};
+use super::scan::{Ended as ScanEnded, Found, scan};
 use super::trap::{Sighting, Trap, Who};
 use crate::engine::{Divergence, Engine};
 use crate::journal::NoJournal;
 use crate::past::Past;
 use crate::program::Program;
+use crate::replay::ReplayError;
 use crate::verify::{self, Unproved};
 
 /// Hits that are kept until their segment is proved. Where there are more, the segment is executed once more to tell them.
@@ -74,9 +75,21 @@ enum Had {
     Many(u64, Option<Unproved>),
 }
 
+/// How a list ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything was told, or there was enough.
+    Finished,
+    /// It was cancelled.
+    Cancelled {
+        /// Everything before this position was told, and nothing from here on.
+        position: u64,
+    },
+}
+
 /// Lists hits at positions from `from` to `to`, both included, on rayon's current thread pool (not from a thread of it), until
-/// `tell` has enough or `cancelled`, which is asked every 5 ms or so, returns true. True: everything was told, or there was
-/// enough.
+/// `tell` has enough or `cancelled`, which is asked every 5 ms or so, returns true. It is an error to ask an imported recording
+/// for accesses: it has none.
 pub fn list(
     program: &Arc<Program>,
     query: &Query,
@@ -84,7 +97,8 @@ pub fn list(
     to: u64,
     cancelled: &mut dyn FnMut() -> bool,
     tell: &mut dyn FnMut(Hit) -> ControlFlow<()>,
-) -> bool {
+) -> Result<Ended, ReplayError> {
+    program.must_have_accesses(&query.watchpoints)?;
     let quarry = Quarry::new(program, &query.addresses, &query.watchpoints, query.condition.clone());
     let scouts = Scouts::new(Arc::clone(program));
     let segments = program.trace().segments();
@@ -119,7 +133,15 @@ pub fn list(
     if outcome.is_ok() && told < range.end {
         let _ = missing(program, told..range.end, from, to, tell);
     }
-    outcome.is_ok()
+    Ok(match outcome {
+        Ok(()) => Ended::Finished,
+        Err(_) => {
+            // Those that were ruled out behind it do not matter.
+            let last =
+                told.checked_sub(1).filter(|last| *last >= range.start).and_then(|last| segments.get(last));
+            Ended::Cancelled { position: last.map_or(from, |last| last.end().clamp(from, to)) }
+        }
+    })
 }
 
 /// Tells of segments that are missing before any of these.
@@ -176,8 +198,8 @@ fn look(
         })?;
         match ended {
             // Nobody uses what is returned.
-            Ended::Cancelled | Ended::Enough => Ok(()),
-            Ended::Finished => engine.run_to(entry.instructions),
+            ScanEnded::Cancelled | ScanEnded::Enough => Ok(()),
+            ScanEnded::Finished => engine.run_to(entry.instructions),
         }
     });
     engine.memory.set_trap(None);

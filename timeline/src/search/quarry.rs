@@ -163,6 +163,23 @@ impl Quarry {
         quarry
     }
 
+    /// Looks for blocks, whatever is in them.
+    pub(crate) fn of_blocks(program: &Program, blocks: impl Iterator<Item = u32>) -> Quarry {
+        let mut quarry = Quarry::default();
+        for id in blocks {
+            quarry.mark(program, id);
+            quarry.indices.insert(id, Box::default());
+        }
+        quarry
+    }
+
+    fn mark(&mut self, program: &Program, block: u32) {
+        self.marked.resize(program.trace().block_count().div_ceil(64), 0);
+        if let Some(word) = self.marked.get_mut(block as usize / 64) {
+            *word |= 1 << (block % 64);
+        }
+    }
+
     /// Looks for the instructions at an address, too.
     pub(crate) fn add_address(&mut self, program: &Program, address: u32) {
         for id in program.blocks_with(address) {
@@ -170,10 +187,7 @@ impl Quarry {
             let Some(index) = (0..block.len()).find(|index| block.address_of(*index) == address) else {
                 continue;
             };
-            self.marked.resize(program.trace().block_count().div_ceil(64), 0);
-            if let Some(word) = self.marked.get_mut(id as usize / 64) {
-                *word |= 1 << (id % 64);
-            }
+            self.mark(program, id);
             let indices = self.indices.entry(id).or_default();
             let mut all: Vec<u32> = indices.iter().copied().chain([index as u32]).collect();
             all.sort_unstable();

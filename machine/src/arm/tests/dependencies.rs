@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::arm::mode::CPSR_IT;
-use crate::{Dependencies, RegisterSet};
+use crate::{Dependencies, RegisterSet, Writes};
 
 const CPSR: u32 = 1 << 16;
 /// What of CPSR modelled instructions compute.
@@ -43,7 +43,8 @@ fn known_instructions_depend_on_what_they_should() {
         (0xee11_0f10, 0, 0, 0b1),                       // mrc p15, 0, r0, c1, c0, 0
     ] {
         let [reads, computed, loaded] = [reads, computed, loaded].map(set);
-        assert_eq!(of(word), Dependencies { reads, computed, loaded }, "{word:08x}");
+        let found = of(word);
+        assert_eq!((found.reads, found.computed, found.loaded), (reads, computed, loaded), "{word:08x}");
     }
 }
 
@@ -59,6 +60,41 @@ fn what_is_computed_from_the_unknown_is_unknown_and_from_the_known_is_known() {
     assert_eq!(after(load, 0), 0b1);
     assert_eq!(after(load, 0b10), 0b11);
     assert_eq!(after(0x0081_0002, 0b1), 0b1, "it may not have been executed");
+}
+
+#[test]
+fn an_instruction_writes_what_it_may_if_its_condition_holds() {
+    use Writes::{No, Perhaps, Yes};
+    const ZERO: u32 = 1 << 30;
+    for (word, flags, register, expected) in [
+        (0xe3a0_0001_u32, 0, 0, Yes), // mov r0, #1
+        (0xe3a0_0001, 0, 1, No),
+        (0x03a0_0001, ZERO, 0, Yes), // moveq r0, #1
+        (0x03a0_0001, 0, 0, No),
+        (0xe351_0000, 0, 16, Yes),     // cmp r1, #0
+        (0x0351_0000, 0, 16, No),      // cmpeq r1, #0
+        (0xe081_0002, 0, 16, No),      // add r0, r1, r2
+        (0xe102_0051, 0, 16, Perhaps), // qadd r0, r1, r2
+        (0xe12f_ff1e, 0, 16, Perhaps), // bx lr
+        (0xe491_0004, 0, 0, Yes),      // ldr r0, [r1], #4
+        (0xe491_0004, 0, 1, Yes),
+        (0xee11_0f10, 0, 0, Perhaps), // mrc p15, 0, r0, c1, c0, 0
+        (0xee11_0f10, 0, 1, No),
+        (0xe581_0000, 0, 0, No), // str r0, [r1]
+        (0xe581_0000, 0, 15, Yes),
+    ] {
+        let block =
+            crate::Block::Arm(decoded(Mode::default(), &word.to_le_bytes()).expect("one instruction"));
+        let mut registers = crate::Registers::zero(17);
+        (registers[15], registers[16]) = (START, SUPERVISOR | flags);
+        let cpu = crate::Cpu::new(crate::InstructionSet::Arm, &registers);
+        assert_eq!(cpu.writes(&block, 0, register), expected, "{word:08x} r{register}");
+        let maybe = block.may_write(0).contains(register);
+        assert_eq!(maybe, register != 15 && (expected != No || word >> 28 == 0), "{word:08x} r{register}");
+    }
+    let plain = crate::Block::Arm(arm_block(&[0xe1a0_0000]));
+    let cpu = crate::Cpu::new(crate::InstructionSet::Arm, &crate::Registers::zero(17));
+    assert_eq!((cpu.writes(&plain, 0, 3), plain.may_write(0)), (Perhaps, RegisterSet::ALL));
 }
 
 #[test]
@@ -128,6 +164,7 @@ proptest! {
         for number in (0..17).filter(|number| which >> number & 1 != 0 && !dependencies.reads.contains(*number) && *number != 15) {
             second.0[number] = if number == 16 { other[16] & COMPUTED | cpsr } else { other[number] };
         }
+        let writes = |number: usize| Cpu::new(&first).writes(&block, 0, number);
         let [first_after, second_after] = [first, second].map(|registers| {
             let mut cpu = Cpu::new(&registers);
             assert_eq!(cpu.run(&block, 0, 1, &mut Memory::default()), Exit::Done);
@@ -137,6 +174,13 @@ proptest! {
             // What advances by itself is not a result.
             let part = if number == 16 { !CPSR_IT } else { u32::MAX };
             let of = |registers: &Registers| registers.0[number] & part;
+            if writes(number) == Writes::No {
+                prop_assert_eq!(of(&first_after), of(&first), "r{} {:?}", number, dependencies);
+            }
+            // What is written for certain and does not depend on the old value is the same whatever that was.
+            if writes(number) == Writes::Yes && number != 16 && !dependencies.reads.contains(number) {
+                prop_assert!(dependencies.loaded.contains(number) || of(&first_after) == of(&second_after));
+            }
             if dependencies.computed.without(dependencies.loaded).contains(number) {
                 prop_assert_eq!(of(&first_after), of(&second_after), "r{} {:?}", number, dependencies);
             } else if !dependencies.loaded.contains(number) {

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Dependencies, RegisterSet};
+use crate::{Dependencies, RegisterSet, Writes};
 
 const HI_AND_LO: u128 = 1 << 33 | 1 << 34;
 const STATUS: usize = 32;
@@ -36,8 +36,32 @@ fn known_instructions_depend_on_what_they_should() {
         (0x0109_0020, 1 << 8 | 1 << 9, 0, 0),                     // add zero, t0, t1
     ] {
         let [reads, computed, loaded] = [reads, computed, loaded].map(RegisterSet::from_bits);
-        assert_eq!(of(word), Dependencies { reads, computed, loaded }, "{word:08x}");
+        let found = of(word);
+        assert_eq!((found.reads, found.computed, found.loaded), (reads, computed, loaded), "{word:08x}");
     }
+}
+
+#[test]
+fn an_instruction_writes_what_it_may_unless_it_is_nullified() {
+    use Writes::{No, Perhaps, Yes};
+    let writes = |words: &[u32], index: usize, register| {
+        let mode = mode(true);
+        let block = Block::decode_with_dependencies(START, mode, &code(words, mode)).expect("a block");
+        let mut registers = Registers([0; 72]);
+        registers.0[PC] = START;
+        let mut cpu = Cpu::new(&registers, mode);
+        assert_eq!(cpu.run(&block, 0, index, &mut Memory::default()), Exit::Done);
+        cpu.writes(&block, index, register)
+    };
+    assert_eq!(writes(&[0x0101_4025], 0, 8), Yes); // or t0, t0, at
+    assert_eq!(writes(&[0x0101_4025], 0, 9), No);
+    assert_eq!(writes(&[0x0109_500b], 0, 10), Perhaps); // movn t2, t0, t1
+    assert_eq!(writes(&[0x0109_0018], 0, 33), Yes); // mult t0, t1
+    assert_eq!(writes(&[0x8fa8_0010], 0, 8), Yes); // lw t0, 16(sp)
+    assert_eq!(writes(&[0x4008_6000], 0, 8), Perhaps); // mfc0 t0, c0_status
+    // beql zero, zero / beql t0, t0 are taken, bnel t0, t0 is not; lui at, 0x1000 in the slot
+    assert_eq!(writes(&[0x5100_0004, 0x3c01_1000], 1, 1), Yes);
+    assert_eq!(writes(&[0x5500_0004, 0x3c01_1000], 1, 1), No);
 }
 
 #[test]
@@ -98,6 +122,9 @@ proptest! {
             cpu.registers()
         });
         for number in (0..72).filter(|number| *number != PC) {
+            if Cpu::new(&first, mode).writes(&block, 0, number) == Writes::No {
+                prop_assert_eq!(first_after.0[number], first.0[number], "{} {:?}", number, dependencies);
+            }
             if dependencies.computed.without(dependencies.loaded).contains(number) {
                 prop_assert_eq!(first_after.0[number], second_after.0[number], "{} {:?}", number, dependencies);
             } else if !dependencies.loaded.contains(number) {

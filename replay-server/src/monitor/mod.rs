@@ -1,15 +1,14 @@
 //! gdb's `monitor` commands: where in time are we, go elsewhere, what is recorded.
 
+mod events;
+
 use std::fmt::Write;
 
 use crate::target::Guest;
 use ktrace_timeline::destination::Destination;
-use ktrace_timeline::events::{Kind, Kinds};
 use ktrace_timeline::guest_address;
 use ktrace_timeline::provenance::{Provenance, runs};
 
-/// Events that are shown where no number is given.
-const EVENTS_SHOWN: usize = 10;
 /// Events, and lines of provenance, that are shown at most: gdb waits for them.
 const LINES_SHOWN: usize = 1000;
 /// Bytes whose provenance can be asked for at once.
@@ -20,15 +19,19 @@ monitor when        the position: instructions since the start of the recording
 monitor goto N      go to position N; also N% of the recording, +N or -N
                     instructions from here, start, end
 monitor info        what is recorded
-monitor events [irq|exception|dma|io|gap] [N]
+monitor events [irq|exception|dma|io|gap] [N] [back]
                     the next N (10) events of a kind, or of all, from here on:
                     interrupts, exceptions, writes of devices to memory,
-                    accesses of the program to devices
+                    accesses of the program to devices; back: the last N before
+monitor goto-event [irq|exception|dma|io|gap] [back]
+                    go to the next event of a kind, or of any; back: to the
+                    one before
 monitor provenance ADDR [LEN]
                     where the bytes of memory at a virtual address come from:
                     the instruction that stored them, a device, ...
 monitor help        this text
 
+Ctrl-C ends a command that takes long, and it says how far it has come.
 gdb does not notice a `monitor goto`: type `maintenance flush register-cache`
 afterwards, or `source gdb-scripts/ktreplay.py` once and use `kt goto`, which
 shows the new place at once. The position is also the register $ktpos.
@@ -47,7 +50,10 @@ pub fn execute(guest: &mut Guest, command: &str, cancelled: &mut dyn FnMut() -> 
             "monitor goto needs a position, for example `monitor goto 50%`\n".to_owned()
         }
         (Some("info"), None, _) => format!("{}\nposition {}", guest.replay.summary().trim_end(), when(guest)),
-        (Some("events"), one, other) if words.next().is_none() => events(guest, one, other, cancelled),
+        (Some("events"), one, two) => events::list(guest, one.into_iter().chain(two).chain(words), cancelled),
+        (Some("goto-event"), one, two) => {
+            events::go_to(guest, one.into_iter().chain(two).chain(words), cancelled)
+        }
         (Some("provenance"), Some(address), length) if words.next().is_none() => {
             provenance(guest, address, length)
         }
@@ -69,53 +75,6 @@ fn goto(guest: &mut Guest, destination: &str) -> String {
         Ok(()) => when(guest),
         Err(reason) => format!("not moved: {reason}\n"),
     }
-}
-
-/// The next events. The arguments, a kind and a number, may both be missing.
-fn events(
-    guest: &mut Guest,
-    one: Option<&str>,
-    other: Option<&str>,
-    cancelled: &mut dyn FnMut() -> bool,
-) -> String {
-    let (kind, count) = match (one, one.and_then(Kind::with_name)) {
-        (Some(_), Some(kind)) => (Some(kind), other),
-        // The number alone; with a second argument the first must be a kind.
-        (one, _) if other.is_none() => (None, one),
-        _ => {
-            return format!(
-                "`{}` is no kind of event: irq, exception, dma, io or gap\n",
-                one.unwrap_or_default()
-            );
-        }
-    };
-    let count = match count.map(str::parse) {
-        None => EVENTS_SHOWN,
-        Some(Ok(count)) if (1..=LINES_SHOWN).contains(&count) => count,
-        Some(_) => {
-            return format!(
-                "`{}` is no kind of event (irq, exception, dma, io, gap) and no number of events (1 to {LINES_SHOWN})\n",
-                count.unwrap_or_default()
-            );
-        }
-    };
-    let kinds = kind.map_or(Kinds::ALL, |kind| Kinds::from_iter([kind]));
-    let mut text = String::new();
-    let mut interrupted = false;
-    let mut cancelled = || {
-        interrupted |= cancelled();
-        interrupted
-    };
-    for event in guest.replay.events(kinds, &mut cancelled).take(count) {
-        let kind = event.kind().map_or("unknown", Kind::name);
-        text += &format!("{:>14}  {kind:<9}  {event}\n", event.position());
-    }
-    if interrupted {
-        text += "interrupted: there may be more\n";
-    } else if text.is_empty() {
-        text = "none from here to the end of the recording\n".to_owned();
-    }
-    text
 }
 
 /// Where memory comes from: a line for each run of bytes with the same provenance.
@@ -175,17 +134,6 @@ mod tests {
         super::execute(guest, command, &mut || false)
     }
 
-    #[test]
-    fn a_search_for_events_can_be_interrupted() {
-        let mut guest = Guest::new(Box::new(SyntheticRecording::endless()));
-        let mut questions = 0;
-        let text = super::execute(&mut guest, "events io", &mut || {
-            questions += 1;
-            questions == 1000
-        });
-        assert_eq!((text.as_str(), questions), ("interrupted: there may be more\n", 1000));
-    }
-
     use crate::recording::SyntheticRecording;
     use ktrace_format::Position;
 
@@ -216,11 +164,6 @@ mod tests {
             ("goto -1", "out of the recording"),
             ("goto somewhere", "is no position"),
             ("goto 1 2", "unknown command"),
-            ("events never", "`never` is no kind of event (irq, exception, dma, io, gap) and no number"),
-            ("events never 3", "`never` is no kind of event: irq"),
-            ("events irq 0", "no number of events (1 to 1000)"),
-            ("events irq 1001", "no number of events (1 to 1000)"),
-            ("events irq 1 1", "unknown command"),
             ("provenance", "needs an address"),
             ("provenance here", "`here` is no 32-bit address"),
             ("provenance 0x100000000", "no 32-bit address"),
@@ -233,25 +176,6 @@ mod tests {
             assert!(answer.contains(words), "{command}: {answer}");
             assert_eq!(guest.replay.position(), Position(0), "{command}");
         }
-    }
-
-    #[test]
-    fn events_are_told_from_here_on() {
-        let mut guest = Guest::new(Box::new(SyntheticRecording::short()));
-        let lines = |guest: &mut Guest, command: &str| -> Vec<String> {
-            execute(guest, command).lines().map(str::to_owned).collect()
-        };
-        let all = lines(&mut guest, "events");
-        assert_eq!(all.len(), EVENTS_SHOWN);
-        assert_eq!(all[0], "             0  irq        IRQ, before 0x00008008, to 0x00000018");
-        assert_eq!(all[1], "             2  dma        2 bytes to physical 0x40000000");
-        assert_eq!(lines(&mut guest, "events 3"), all[..3]);
-        assert_eq!(lines(&mut guest, "events 1000").len(), 14, "up to the end");
-        execute(&mut guest, "goto 4");
-        assert_eq!(lines(&mut guest, "events irq 2"), [&all[2][..], &all[4]]);
-        assert_eq!(lines(&mut guest, "events dma 1"), [&all[3][..]]);
-        assert_eq!(guest.replay.position(), Position(4), "it only looks");
-        assert_eq!(execute(&mut guest, "events io"), "none from here to the end of the recording\n");
     }
 
     #[test]

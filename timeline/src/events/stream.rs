@@ -1,227 +1,30 @@
-//! What happens to the processor from outside its program, in order: interrupts, exceptions, resets, writes of devices to
-//! memory, and the program's own accesses to devices.
+//! The events of a recording in order.
 //!
 //! Only segments that can have something of what is wanted are executed. Each is executed once to see how far the digests
 //! prove it (see [`crate::verify`]), and once more to tell what happened; nothing behind a divergence is told. What is not
 //! told yet takes no memory: the second time stops at every block.
 
 use std::collections::VecDeque;
-use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use ktrace_format::TraceError;
 use ktrace_format::reader::SegmentEntry;
+use ktrace_format::segment::Stream;
 use ktrace_format::segment::cursor::Cursor;
-use ktrace_format::segment::{CAUSE_UNKNOWN, Stream};
-pub use ktrace_machine::Cause;
 
+use super::{Cause, DeviceAccess, DeviceWrite, Discontinuity, Event, Kind, Kinds};
 use crate::engine::{Divergence, Engine, Noted, NotedDiscontinuity};
 use crate::journal::NoJournal;
 use crate::program::Program;
 use crate::segment_memory::Access;
 use crate::verify::{self, Unproved};
 
-/// Kinds of events.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Kind {
-    /// Interrupts: IRQ and FIQ.
-    Interrupt = 1,
-    /// Exceptions, and all other discontinuities: resets, host calls, jumps without an explanation.
-    Exception = 2,
-    /// Writes of devices to memory.
-    Dma = 4,
-    /// Accesses of the processor to devices.
-    Io = 8,
-    /// Gaps in the recording: what was executed there is not known, if anything was.
-    Gap = 16,
-}
-
-impl Kind {
-    /// All of them.
-    pub const ALL: [Kind; 5] = [Kind::Interrupt, Kind::Exception, Kind::Dma, Kind::Io, Kind::Gap];
-
-    /// As one writes it on a command line.
-    pub fn name(self) -> &'static str {
-        match self {
-            Kind::Interrupt => "irq",
-            Kind::Exception => "exception",
-            Kind::Dma => "dma",
-            Kind::Io => "io",
-            Kind::Gap => "gap",
-        }
-    }
-
-    /// The kind with a name.
-    pub fn with_name(name: &str) -> Option<Kind> {
-        Self::ALL.into_iter().find(|kind| kind.name() == name)
-    }
-
-    /// The kind of a discontinuity.
-    fn of_cause(cause: Cause) -> Kind {
-        if cause.is_gap() {
-            Kind::Gap
-        } else if cause.is_interrupt() {
-            Kind::Interrupt
-        } else {
-            Kind::Exception
-        }
-    }
-}
-
-/// A set of kinds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Kinds(u8);
-
-impl Kinds {
-    /// All kinds.
-    pub const ALL: Kinds = Kinds(31);
-
-    /// Whether a kind is among them.
-    pub fn contains(self, kind: Kind) -> bool {
-        self.0 & kind as u8 != 0
-    }
-}
-
-impl FromIterator<Kind> for Kinds {
-    fn from_iter<I: IntoIterator<Item = Kind>>(kinds: I) -> Self {
-        Kinds(kinds.into_iter().fold(0, |set, kind| set | kind as u8))
-    }
-}
-
-/// Something that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The processor went on elsewhere than its program says.
-    Discontinuity(Discontinuity),
-    /// A device wrote to memory.
-    DeviceWrite(DeviceWrite),
-    /// The processor accessed a device.
-    DeviceAccess(DeviceAccess),
-    /// Nothing is known about these positions; events go on behind them.
-    Unknown(Unproved),
-}
-
-/// An interrupt, an exception, a reset, or whatever else makes the processor go on elsewhere.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Discontinuity {
-    /// Position of the first instruction after it: of an exception's handler, if that begins at once.
-    pub position: u64,
-    /// Why.
-    pub cause: Cause,
-    /// Position of the instruction that caused it, if one did: the one before.
-    pub raised_by: Option<u64>,
-    /// Virtual address of that instruction; without one, of the instruction that would have been next. `None`: not known.
-    pub pc: Option<u32>,
-    /// Virtual address of the instruction at `position`. `None`: not known, since another discontinuity came first.
-    pub to: Option<u32>,
-}
-
-/// A write of a device to memory.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceWrite {
-    /// The first position at which it is done.
-    pub position: u64,
-    /// Physical address.
-    pub physical: u64,
-    /// How many bytes.
-    pub bytes: u64,
-}
-
-/// An access of the processor to a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceAccess {
-    /// Position of the instruction.
-    pub position: u64,
-    /// The device's name; empty if it is lost.
-    pub device: String,
-    /// Physical address, if it is known.
-    pub physical: Option<u64>,
-    /// Virtual address.
-    pub address: u32,
-    /// Size in bytes.
-    pub bytes: u8,
-    /// A store.
-    pub store: bool,
-    /// Value, zero-extended.
-    pub value: u128,
-}
+/// Blocks that are executed between two looks at whether the search was cancelled.
+const BLOCKS_UNASKED: u32 = 1 << 12;
 
 /// Stands for a physical address that is not known.
 const NO_ADDRESS: u64 = u64::MAX;
-
-impl Event {
-    /// The first position at which it has happened; of an access to a device, and where nothing is known, the position at
-    /// which it happens.
-    pub fn position(&self) -> u64 {
-        match self {
-            Event::Discontinuity(event) => event.position,
-            Event::DeviceWrite(event) => event.position,
-            Event::DeviceAccess(event) => event.position,
-            Event::Unknown(unproved) => unproved.from,
-        }
-    }
-
-    /// Its kind; `None`: it is not known what happened.
-    pub fn kind(&self) -> Option<Kind> {
-        match self {
-            Event::Discontinuity(event) => Some(Kind::of_cause(event.cause)),
-            Event::DeviceWrite(_) => Some(Kind::Dma),
-            Event::DeviceAccess(_) => Some(Kind::Io),
-            Event::Unknown(_) => None,
-        }
-    }
-}
-
-/// The details for people, without position and kind.
-impl fmt::Display for Event {
-    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Event::Discontinuity(event) => event.fmt(text),
-            Event::DeviceWrite(DeviceWrite { physical, bytes, .. }) => {
-                let plural = if *bytes == 1 { "" } else { "s" };
-                write!(text, "{bytes} byte{plural} to physical {physical:#010x}")
-            }
-            Event::DeviceAccess(event) => event.fmt(text),
-            Event::Unknown(Unproved { to, reason, .. }) => {
-                write!(text, "nothing is known up to position {to}: {reason}")
-            }
-        }
-    }
-}
-
-impl fmt::Display for Discontinuity {
-    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (self.cause.name(), self.cause.code()) {
-            (Some(name), _) => text.write_str(name)?,
-            (None, CAUSE_UNKNOWN) => text.write_str("jump without an explanation")?,
-            (None, cause) => write!(text, "cause {cause}")?,
-        }
-        match (self.pc, self.raised_by) {
-            (Some(pc), Some(position)) => write!(text, ", by {pc:#010x} at position {position}")?,
-            (None, Some(position)) => write!(text, ", by the instruction at position {position}")?,
-            (Some(pc), None) => write!(text, ", before {pc:#010x}")?,
-            (None, None) => {}
-        }
-        match self.to {
-            Some(to) => write!(text, ", to {to:#010x}"),
-            None => text.write_str(", at once followed by another"),
-        }
-    }
-}
-
-impl fmt::Display for DeviceAccess {
-    fn fmt(&self, text: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let width = 2 + 2 * usize::from(self.bytes);
-        let what = if self.store { "write" } else { "read" };
-        let device = if self.device.is_empty() { "unnamed device" } else { &self.device };
-        write!(text, "{what} {:#0width$x}  [{:08x}] {device}", self.value, self.address)?;
-        match self.physical {
-            Some(physical) => write!(text, " at physical {physical:#010x}"),
-            None => text.write_str(" at an unknown physical address"),
-        }
-    }
-}
 
 /// A bit for each block of a segment: by how many have been entered, when it is the last of them.
 #[derive(Debug, Default)]
@@ -246,7 +49,7 @@ impl Bits {
 /// What the engine has come past and nobody has been told yet.
 #[derive(Debug)]
 enum Pending {
-    Noted(Noted),
+    Noted(Box<Noted>),
     /// A device access of the instruction at a position.
     Access(u64, Access),
     /// A discontinuity behind another one.
@@ -270,7 +73,9 @@ pub struct Events {
     to: u64,
     engine: Engine<NoJournal>,
     next_segment: usize,
-    /// Up to here everything has been told.
+    /// The first segment that is not looked at.
+    end_segment: usize,
+    /// Up to here everything has been told, once the present segment is done.
     position: u64,
     /// How many instructions of the present segment are proved; `None`: there is none, or it is done.
     proved: Option<u64>,
@@ -281,26 +86,62 @@ pub struct Events {
     pending: VecDeque<Pending>,
     /// Reads the present segment's device writes, as they are told.
     writes: Cursor,
+    /// Blocks to be executed until it is asked whether the search was cancelled.
+    unasked: u32,
+}
+
+/// The segments that can have events at positions from `from` to `to`.
+pub(super) fn segments_with(program: &Program, from: u64, to: u64) -> Range<usize> {
+    let segments = program.trace().segments();
+    // What happens at the border between two segments is at the end of the first.
+    let start = segments.partition_point(|segment| segment.end() < from);
+    // What is missing right before the one behind is told with it.
+    let end = segments.partition_point(|segment| segment.first <= to) + 1;
+    start..end.min(segments.len()).max(start)
 }
 
 impl Events {
     /// The events of some kinds at positions from `from` to `to`, both included.
     pub fn new(program: Arc<Program>, kinds: Kinds, from: u64, to: u64) -> Events {
-        // What happens at the border between two segments is at the end of the first.
-        let next_segment = program.trace().segments().partition_point(|segment| segment.end() < from);
-        Events {
+        let segments = segments_with(&program, from, to);
+        let mut events = Events {
             engine: Engine::new(Arc::clone(&program)),
             program,
             kinds,
             from,
             to,
-            next_segment,
+            next_segment: 0,
+            end_segment: 0,
             position: from,
             proved: None,
             behind: None,
             accessing: Bits::default(),
             pending: VecDeque::new(),
             writes: Cursor::default(),
+            unasked: BLOCKS_UNASKED,
+        };
+        events.look_through(segments);
+        events
+    }
+
+    /// Tells from now on what these segments have, and what is missing right before each.
+    pub(super) fn look_through(&mut self, segments: Range<usize>) {
+        let all = self.program.trace().segments();
+        let before = segments.start.checked_sub(1).and_then(|before| all.get(before));
+        self.position = before.map_or(0, SegmentEntry::end).max(self.from);
+        self.next_segment = segments.start;
+        self.end_segment = segments.end;
+        self.proved = None;
+        self.behind = None;
+        self.pending.clear();
+    }
+
+    /// Everything before this position has been told.
+    pub fn reached(&self) -> u64 {
+        if self.proved.is_some() || self.behind.is_some() || !self.pending.is_empty() {
+            (self.engine.head().first + self.engine.executed).max(self.from)
+        } else {
+            self.position
         }
     }
 
@@ -336,7 +177,7 @@ impl Events {
         let program = Arc::clone(&self.program);
         let segments = program.trace().segments();
         loop {
-            let entry = segments.get(self.next_segment)?;
+            let entry = segments.get(self.next_segment).filter(|_| self.next_segment < self.end_segment)?;
             if entry.first.min(self.position) > self.to || cancelled() {
                 return None;
             }
@@ -416,7 +257,7 @@ impl Events {
         }
         let outcome = self.execute(proved);
         let noted = self.engine.noted.iter_mut().flat_map(|noted| noted.drain(..));
-        self.pending.extend(noted.map(Pending::Noted));
+        self.pending.extend(noted.map(|noted| Pending::Noted(Box::new(noted))));
         outcome.map(|()| true)
     }
 
@@ -446,11 +287,13 @@ impl Events {
     fn tell(&mut self, pending: Pending) -> Option<Event> {
         let first = self.engine.head().first;
         match pending {
-            Pending::Noted(Noted::Discontinuity(noted)) => Some(self.discontinuity(first, &noted)),
-            Pending::Noted(Noted::DeviceWrites { executed, count }) => {
-                self.pending.push_front(Pending::Writes { position: first + executed, count });
-                None
-            }
+            Pending::Noted(noted) => match *noted {
+                Noted::Discontinuity(noted) => Some(self.discontinuity(first, &noted)),
+                Noted::DeviceWrites { executed, count } => {
+                    self.pending.push_front(Pending::Writes { position: first + executed, count });
+                    None
+                }
+            },
             Pending::Writes { position, count } => {
                 let left = count.checked_sub(1)?;
                 self.pending.push_front(Pending::Writes { position, count: left });
@@ -517,10 +360,15 @@ impl Events {
 }
 
 impl Events {
-    /// The next event. `None`: there is none, or `cancelled` said so; it is asked before each segment, that is, every 10 ms
-    /// or so.
+    /// The next event. `None`: there is none, or `cancelled` said so; it is asked every 10 ms or so.
     pub fn next_unless(&mut self, cancelled: &mut dyn FnMut() -> bool) -> Option<Event> {
         loop {
+            if self.unasked == 0 {
+                self.unasked = BLOCKS_UNASKED;
+                if cancelled() {
+                    return None;
+                }
+            }
             if let Some(pending) = self.pending.pop_front() {
                 let event = self.tell(pending);
                 let wanted = |event: &Event| {
@@ -534,7 +382,10 @@ impl Events {
             }
             let unknown = match (self.proved, self.behind.is_some()) {
                 (Some(proved), ends_badly) => match self.step(proved) {
-                    Ok(true) => continue,
+                    Ok(true) => {
+                        self.unasked -= 1;
+                        continue;
+                    }
                     // Or everything has been executed, and it is the end that is wrong, which is known.
                     Err(divergence) if !(ends_badly && self.engine.executed >= proved) => {
                         Some(self.unrepeatable(&divergence))

@@ -82,11 +82,41 @@ pub struct Facts<'a> {
     pub device_accesses: bool,
 }
 
+/// Blocks below this number have a place in a table; no recording has been seen with more.
+const TABLE_BLOCKS: u32 = 1 << 20;
+
+/// Who ran each block. A group names each of its blocks some ten times, so a tree would take most of the time of an index.
+#[derive(Debug, Default)]
+struct BlockTable {
+    table: Vec<Members>,
+    others: BTreeMap<u32, Members>,
+}
+
+impl BlockTable {
+    fn add(&mut self, block: u32, bit: Members) {
+        if block >= TABLE_BLOCKS {
+            *self.others.entry(block).or_default() |= bit;
+            return;
+        }
+        let at = block as usize;
+        if self.table.len() <= at {
+            self.table.resize((at + 1).next_power_of_two(), 0);
+        }
+        self.table[at] |= bit;
+    }
+
+    /// Those that somebody ran, rising.
+    fn used(&self) -> impl Iterator<Item = (u32, Members)> {
+        let table = (0..).zip(self.table.iter().copied()).filter(|(_, members)| *members != 0);
+        table.chain(self.others.iter().map(|(&block, &members)| (block, members)))
+    }
+}
+
 /// Puts a group together.
 #[derive(Debug, Default)]
 pub struct GroupBuilder {
     marks: Marks,
-    blocks: BTreeMap<u32, Members>,
+    blocks: BlockTable,
     pages: BTreeMap<u64, PageUse>,
     virtual_pages: BTreeMap<u32, Vec<(Target, Members)>>,
 }
@@ -104,7 +134,7 @@ impl GroupBuilder {
         self.marks.device_writes |= flag(facts.device_writes);
         self.marks.device_accesses |= flag(facts.device_accesses);
         for &block in &facts.index.blocks {
-            *self.blocks.entry(block).or_default() |= bit;
+            self.blocks.add(block, bit);
         }
         for lines in &facts.index.pages {
             let page = self
@@ -134,12 +164,12 @@ impl GroupBuilder {
             marks.extend(set.to_le_bytes());
         }
         let mut last = 0;
-        varint::write(blocks, self.blocks.len() as u64);
-        for block in self.blocks.keys() {
+        varint::write(blocks, self.blocks.used().count() as u64);
+        for (block, _) in self.blocks.used() {
             varint::write(blocks, u64::from(block - last));
-            last = *block;
+            last = block;
         }
-        self.blocks.values().for_each(|members| blocks.extend(members.to_le_bytes()));
+        self.blocks.used().for_each(|(_, members)| blocks.extend(members.to_le_bytes()));
         let mut last = 0;
         varint::write(pages, self.pages.len() as u64);
         for page in self.pages.keys() {

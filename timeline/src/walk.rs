@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use ktrace_format::reader::SegmentEntry;
 use ktrace_machine::{Cause, Encoding, KnownRegisters};
 
 use crate::engine::{Engine, Noted};
@@ -128,6 +129,9 @@ impl Walk {
         };
         self.behind = outcome.err();
         let offset = self.position.saturating_sub(entry.first);
+        if entry.instructions == 0 && self.behind.is_none() {
+            return Some(self.pass_nothing(entry));
+        }
         if offset >= proved {
             return Some(self.behind.take().map_or(Ok(()), Err));
         }
@@ -149,6 +153,18 @@ impl Walk {
         self.engine.noted = Some(Vec::new());
         self.proved = proved;
         Some(Ok(()))
+    }
+
+    /// Passes a proved segment in which no instruction completed, or even started. There can be discontinuities in it.
+    fn pass_nothing(&mut self, entry: &SegmentEntry) -> Result<(), Unproved> {
+        let unproved = |reason: String| Unproved { from: entry.first, to: entry.end(), reason };
+        let (head, streams) =
+            self.program.trace().read_segment(entry).map_err(|error| unproved(error.to_string()))?;
+        self.engine.noted = Some(Vec::new());
+        let passed = self.engine.begin(head, Arc::new(streams)).and_then(|()| self.engine.settle());
+        passed.map_err(|divergence| unproved(divergence.to_string()))?;
+        self.take_discontinuities();
+        Ok(())
     }
 
     /// Discontinuities that the engine has met since it was last asked.

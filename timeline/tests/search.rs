@@ -153,7 +153,15 @@ fn compare(
             (_, Some(access)) => (false, access),
             (Some(instruction), None) => (true, instruction),
             (None, None) => {
-                prop_assert!(matches!(stopped, Stop::End | Stop::Position), "{:?} from {}", stopped, from);
+                prop_assert!(
+                    matches!(stopped, Stop::End | Stop::Position),
+                    "{:?} at {} from {} to {:?} {:?}",
+                    stopped,
+                    position,
+                    from,
+                    limit,
+                    stop
+                );
                 continue;
             }
         };
@@ -179,9 +187,12 @@ fn compare(
             (None, None) => {
                 prop_assert!(
                     matches!(stopped, Stop::Start | Stop::Position),
-                    "{:?} back from {}",
+                    "{:?} at {} back from {} to {:?} {:?}",
                     stopped,
-                    from
+                    position,
+                    from,
+                    limit,
+                    stop
                 );
                 continue;
             }
@@ -333,8 +344,9 @@ fn check_registers(recording: &mut Recording, random: &mut fastrand::Rng) -> Res
         })
         .collect();
     for _ in 0..6 {
-        let register = match random.u8(..4) {
-            0 => random.usize(..set.register_count()),
+        let register = match random.u8(..8) {
+            0 | 1 => random.usize(..set.register_count()),
+            2 => random.choice(set.volatile_registers().iter().collect::<Vec<_>>()).unwrap_or_default(),
             _ => random.usize(..16),
         };
         let at = random.u64(0..=end);
@@ -462,7 +474,7 @@ fn check(recorded: &Recorded, indexed: bool, damaged: bool) -> Result<(), TestCa
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, max_shrink_iters: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn searches_find_what_a_walk_finds(setup in setup(), steps in steps(1..160), indexed: bool, damaged: bool, dma: bool) {

@@ -207,6 +207,7 @@ impl Asked {
             // Behind what is proved is nothing to be told.
             to_the_end: proved == entry.instructions || self.at - entry.first < proved,
             imported: program.is_imported(),
+            behind: self.keyframe_behind(engine, number),
             blocks: HashMap::new(),
             had: Had { unproved, ..Had::default() },
         };
@@ -228,6 +229,19 @@ impl Asked {
     }
 }
 
+impl Asked {
+    /// If the register was asked for changes: what the next segment's keyframe says of it, and where that stands.
+    fn keyframe_behind(&self, engine: &Engine<NoJournal>, number: usize) -> Option<(u64, u32)> {
+        let trace = engine.program().trace();
+        let (entry, next) = (trace.segments().get(number)?, trace.segments().get(number + 1)?);
+        let told = self.question == Question::Change
+            && next.first == entry.end()
+            && !engine.missing_in_keyframe().contains(self.register);
+        let head = if told { trace.read_head(next).ok()? } else { return None };
+        Some((next.first, *head.registers.get(self.register)?))
+    }
+}
+
 /// Looks through a segment.
 struct Looking<'a> {
     asked: &'a Asked,
@@ -238,6 +252,8 @@ struct Looking<'a> {
     to_the_end: bool,
     /// See [`Program::is_imported`].
     imported: bool,
+    /// The register's value in the next segment's keyframe, at that position: it may be known there and not before.
+    behind: Option<(u64, u32)>,
     /// Blocks that have been met.
     blocks: HashMap<u32, Option<Block>>,
     had: Had,
@@ -336,6 +352,11 @@ impl Looking<'_> {
         if let Some(instruction) = instruction {
             if noted.completed {
                 self.instruction(instruction, &noted.before);
+                if before.is_none() && instruction.writes != Writes::Yes {
+                    // A register that changes by itself: between the two it is not known. If it has another value behind
+                    // both, then one of the two wrote it.
+                    before = instruction.before.get(register);
+                }
             } else {
                 // Which of the two it was is not known.
                 before = instruction.before.get(register);
@@ -354,8 +375,14 @@ impl Looking<'_> {
         );
     }
 
-    fn take(&mut self, write: Write, writes: Writes, reached: bool) {
-        let [before, after] = write.values;
+    fn take(&mut self, mut write: Write, writes: Writes, reached: bool) {
+        let [before, after] = &mut write.values;
+        if let (None, Some((first, value))) = (&after, self.behind)
+            && write.position + 1 == first
+        {
+            *after = Some(value);
+        }
+        let (before, after) = (*before, *after);
         // That something else is known of it is no write.
         let other_value = before != after && before.is_some() && after.is_some();
         let certain = match self.asked.question {

@@ -237,10 +237,11 @@ fn a_monitor_command_can_be_interrupted() {
     client.send_packet(b"qRcmd,6576656e747320696f");
     client.send(b"\x03");
     let text = client.receive_packet().expect("the session lives");
-    assert_eq!(
-        text,
-        format!("O{}", framing::hexadecimal(b"interrupted at position 0: there may be more from there on\n"))
-    );
+    // How far it had come is a matter of luck; only that it says so is not.
+    let hexadecimal = |text: &[u8]| framing::hexadecimal(text).to_string();
+    let begins = format!("O{}", hexadecimal(b"interrupted at position "));
+    let ends = hexadecimal(b": there may be more from there on\n");
+    assert!(text.starts_with(&begins) && text.ends_with(&ends), "{text}");
     assert_eq!(client.receive_packet().as_deref(), Some("OK"));
 }
 

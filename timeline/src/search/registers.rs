@@ -208,6 +208,7 @@ impl Asked {
             to_the_end: proved == entry.instructions || self.at - entry.first < proved,
             imported: program.is_imported(),
             behind: self.keyframe_behind(engine, number),
+            by_itself: program.instruction_set().volatile_registers().contains(self.register),
             blocks: HashMap::new(),
             had: Had { unproved, ..Had::default() },
         };
@@ -254,6 +255,8 @@ struct Looking<'a> {
     imported: bool,
     /// The register's value in the next segment's keyframe, at that position: it may be known there and not before.
     behind: Option<(u64, u32)>,
+    /// The register changes without an instruction or a discontinuity, too.
+    by_itself: bool,
     /// Blocks that have been met.
     blocks: HashMap<u32, Option<Block>>,
     had: Had,
@@ -352,11 +355,6 @@ impl Looking<'_> {
         if let Some(instruction) = instruction {
             if noted.completed {
                 self.instruction(instruction, &noted.before);
-                if before.is_none() && instruction.writes != Writes::Yes {
-                    // A register that changes by itself: between the two it is not known. If it has another value behind
-                    // both, then one of the two wrote it.
-                    before = instruction.before.get(register);
-                }
             } else {
                 // Which of the two it was is not known.
                 before = instruction.before.get(register);
@@ -387,7 +385,8 @@ impl Looking<'_> {
         let other_value = before != after && before.is_some() && after.is_some();
         let certain = match self.asked.question {
             Question::Change => before != after,
-            Question::Write => (writes == Writes::Yes || other_value) && reached,
+            // A register that changes by itself may have got another value without having been written.
+            Question::Write => (writes == Writes::Yes || other_value && !self.by_itself) && reached,
         };
         if certain {
             self.had.certain = Some(write);

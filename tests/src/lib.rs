@@ -5,6 +5,7 @@
 //! `make test` has it.
 
 pub mod agreement;
+pub mod arm;
 pub mod exceptions;
 pub mod memory;
 pub mod mips;
@@ -19,4 +20,3 @@ pub mod report;
 pub mod sample;
 pub mod server;
 pub mod session;
-pub mod thumb;

@@ -46,7 +46,7 @@ pub(crate) struct Lines {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
     cells: Vec<u64>,
     states: Vec<PageState>,
@@ -62,6 +62,13 @@ pub(super) struct Parts<'a> {
     pub states: &'a mut [PageState],
     /// [`cell::STAMP`] of the segment under way.
     pub stamp: u64,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        // Not 0: a cell that nobody has written is not this segment's.
+        Pool { cells: Vec::new(), states: Vec::new(), used: 0, stamp: 1 << cell::STAMP_SHIFT }
+    }
 }
 
 impl Pool {

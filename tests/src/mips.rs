@@ -17,16 +17,17 @@ pub const VIRTUAL_RAM: u32 = 0x8000_0000;
 
 /// Builds it in `scratch`, and returns an executable for QEMU's `-kernel`.
 pub fn build(scratch: &Path, big_endian: bool) -> Result<PathBuf> {
-    build_source(scratch, "mips.c", big_endian)
+    build_source(scratch, "mips.c", big_endian, &[])
 }
 
-/// Builds another guest, as [`build`].
-pub fn build_source(scratch: &Path, source: &str, big_endian: bool) -> Result<PathBuf> {
+/// Builds another guest, as [`build`], with more flags for the compiler.
+pub fn build_source(scratch: &Path, source: &str, big_endian: bool, flags: &[&str]) -> Result<PathBuf> {
     let executable = scratch.join(if big_endian { "mips" } else { "mipsel" });
     let output = Command::new(BUILD)
         .arg(if big_endian { "mips" } else { "mipsel" })
         .arg(source)
         .arg(&executable)
+        .args(flags)
         .output()
         .context("running tests/guests/build-mips.sh")?;
     ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -54,7 +54,8 @@ fn device_writes_are_seen(big_endian: bool) -> Result<()> {
     std::fs::write(&file, &entropy)?;
 
     let qemu = Qemu::patched_mips(big_endian)?;
-    let mut arguments = mips::arguments(&mips::build_source(scratch.path(), "mips_dma.c", big_endian)?, 0);
+    let mut arguments =
+        mips::arguments(&mips::build_source(scratch.path(), "mips_dma.c", big_endian, &[])?, 0);
     let source = format!("rng-random,filename={},id=entropy", file.display());
     arguments
         .extend(["-object", &source, "-device", "virtio-rng-pci,rng=entropy,addr=0x13"].map(str::to_owned));

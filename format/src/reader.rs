@@ -570,6 +570,11 @@ impl Trace {
         record.payload().map_err(error)
     }
 
+    /// What the head of a segment's record says is the checksum of its payload; `None` if no such record is there.
+    pub fn segment_checksum(&self, segment: &SegmentEntry) -> Option<u32> {
+        self.record(segment.offset).ok().filter(|record| record.kind == kind::SEGMENT).map(|record| record.checksum())
+    }
+
     /// Reads a segment: its head and its streams.
     pub fn read_segment(&self, segment: &SegmentEntry) -> Result<(Head, Streams), TraceError> {
         let error = |source| TraceError::Segment { path: self.path.clone(), offset: segment.offset, source };

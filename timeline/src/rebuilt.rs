@@ -39,7 +39,7 @@ impl Rebuilt {
         let shadow = &engine.memory.shadow;
         let pages: BTreeMap<u64, Box<Seen>> = shadow
             .touched_pages()
-            .map(|page| (page.number, Box::new(Seen { known: page.known, data: page.data })))
+            .map(|(_, page)| (page.number, Box::new(Seen { known: page.known, data: page.data })))
             .collect();
         let mut first_content = 0;
         let lines = pages.iter().map(|(&page, seen)| {

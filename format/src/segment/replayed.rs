@@ -69,7 +69,15 @@ impl Encoded {
         let mut pages = Pool::default();
         pages.begin();
         let head = Head::default();
-        Encoded { head, run: blocks, mapped, opaque_counts: opaque, device_bytes, pages, ..Encoded::default() }
+        Encoded {
+            head,
+            run: blocks,
+            mapped,
+            opaque_counts: opaque,
+            device_bytes,
+            pages,
+            ..Encoded::default()
+        }
     }
 
     /// Adds a physical page, which must not have been added yet, and what loads saw first of it.

@@ -57,6 +57,13 @@ impl<'a> Candidates<'a> {
         self.group = Some((group, members));
         members
     }
+
+    /// Whether a segment that may have something may only because nothing is known of it.
+    fn is_unknown(&self, segment: usize) -> bool {
+        let marks = self.program.catalogue().marks(self.program, segment / GROUP_SEGMENTS);
+        marks.unknown >> (segment % GROUP_SEGMENTS) & 1 != 0
+            || !self.quarry.watches.is_empty() && self.program.index(segment).is_none()
+    }
 }
 
 /// `Some(None)` says that some were ruled out and the next is still to be found, so that nobody waits for long.
@@ -89,7 +96,11 @@ impl Iterator for Candidates<'_> {
                     (members != 0 && next >= self.rest.start).then_some(next)
                 }
             };
-            Some(found.filter(|number| may_have(self.program, self.quarry, *number)))
+            let found = found.filter(|number| may_have(self.program, self.quarry, *number));
+            if found.is_some_and(|number| self.is_unknown(number)) {
+                self.program.note_executed_instead();
+            }
+            Some(found)
         }
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod agreement;
 pub mod exceptions;
+pub mod measure;
 pub mod memory;
 pub mod mips;
 pub mod mips_agreement;

@@ -238,3 +238,24 @@ fn a_damaged_index_costs_time_only_and_can_be_made_again() {
     let info = String::from_utf8(info.stdout).unwrap();
     assert_eq!(info.matches("index.kt has another in its place").count(), 3, "{info}");
 }
+
+/// A question about all of memory takes minutes.
+#[test]
+fn ctrl_c_ends_a_look_at_memory() {
+    use std::io::{BufRead, BufReader, Read};
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ktracer"));
+    let command = command.arg("query").arg(directory()).args(["mem", "0+0xffffffff"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+    output.read_line(&mut String::new()).expect("a line");
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).expect("it runs");
+    output.read_to_end(&mut Vec::new()).expect("text");
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(130));
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        told.contains("ktracer: interrupted at position ") && told.contains(" on is not listed"),
+        "{told}"
+    );
+}

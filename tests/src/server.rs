@@ -97,18 +97,29 @@ pub struct Interrupted {
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<TcpStream>,
+    patience: Duration,
+    /// The server wants every answer acknowledged.
+    acknowledging: bool,
 }
 
 impl Client {
-    /// Connects, and turns acknowledgements off.
+    /// Connects, and turns acknowledgements off if the server can do without.
     pub fn connect(server: SocketAddr) -> Result<Client> {
         let stream = TcpStream::connect(server)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        let mut client = Client { stream: BufReader::new(stream) };
-        ensure!(client.ask("QStartNoAckMode")? == "OK");
-        client.stream.get_mut().write_all(b"+")?;
+        let mut client = Client { stream: BufReader::new(stream), patience: PATIENCE, acknowledging: true };
+        let answer = client.ask("QStartNoAckMode")?;
+        // ktreplay can do without; QEMU's gdb server can't.
+        ensure!(matches!(answer.as_str(), "OK" | ""), "QStartNoAckMode: {answer}");
+        client.acknowledging = answer.is_empty();
         Ok(client)
+    }
+
+    /// Waits longer for answers than for those of ktreplay.
+    pub fn wait_longer(&mut self, patience: Duration) -> Result<()> {
+        self.patience = patience;
+        Ok(self.stream.get_ref().set_read_timeout(Some(patience))?)
     }
 
     /// Sends a packet and returns the answer. Neither has characters that need an escape.
@@ -137,7 +148,7 @@ impl Client {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => false,
             Err(error) => return Err(error.into()),
         };
-        self.stream.get_ref().set_read_timeout(Some(PATIENCE))?;
+        self.stream.get_ref().set_read_timeout(Some(self.patience))?;
         let sent = Instant::now();
         if !answered {
             self.stream.get_mut().write_all(&[3])?;
@@ -173,6 +184,9 @@ impl Client {
         self.stream.read_until(b'#', &mut answer)?;
         ensure!(answer.pop() == Some(b'#'), "the server has hung up");
         self.stream.read_exact(&mut [0; 2])?;
+        if self.acknowledging {
+            self.stream.get_mut().write_all(b"+")?;
+        }
         Ok(String::from_utf8(answer)?)
     }
 }

@@ -60,7 +60,7 @@ fn make_again(directory: &Path) -> Result<()> {
 #[test]
 fn of_u_boot_on_the_stock_qemu() -> Result<()> {
     let scratch = tempfile::tempdir()?;
-    let mut session = Session::start(scratch.path(), &["--stop-after", "6M"], Guest::UBoot.arguments("")?)?;
+    let session = Session::start(scratch.path(), &["--stop-after", "6M"], Guest::UBoot.arguments("")?)?;
     make_again(&session.finish()?)
 }
 
@@ -70,7 +70,7 @@ fn of_u_boot_on_the_patched_qemu() -> Result<()> {
     let qemu = Qemu::patched()?;
     assert_eq!(qemu.path(), header::Path::Fast);
     let arguments = Guest::UBoot.arguments("")?;
-    let mut session = Session::start_on(&qemu, scratch.path(), &["--stop-after", "20M"], arguments)?;
+    let session = Session::start_on(&qemu, scratch.path(), &["--stop-after", "20M"], arguments)?;
     make_again(&session.finish()?)
 }
 

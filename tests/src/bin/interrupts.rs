@@ -10,6 +10,7 @@
 //! (what looks memory up there is left out: it waits for all segments before). A recording of a MIPS guest is asked for a register that is never written.
 
 use std::fs;
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -60,15 +61,20 @@ fn copy(trace: &Path, scratch: &Path, name: &str, damaged: bool) -> Result<PathB
     Ok(copy)
 }
 
-/// A word that nobody writes, beside words that many segments write: a search must execute all of these.
+/// From here on nobody writes the word that is watched.
+const QUIET_FROM: &str = "25%";
+
+/// A word that nobody writes from a quarter of the recording on, beside words that many segments write: a search must execute
+/// all of these.
 fn never_written(trace: &Path) -> Result<u64> {
     let program = Arc::new(Program::open(trace)?);
     let end = program.trace().instructions();
     let mut recording = Recording::new(Arc::clone(&program));
     let mut random = fastrand::Rng::with_seed(3);
     let mut best = (Duration::ZERO, None);
-    for _ in 0..40 {
-        let walk = Walk::new(Arc::clone(&program), random.u64(end / 4..end / 4 * 3)).take(500);
+    let looking = Instant::now();
+    while looking.elapsed() < Duration::from_secs(60) {
+        let walk = Walk::new(Arc::clone(&program), random.u64(end / 2..end)).take(500);
         let stores = walk.filter_map(|event| match event {
             Event::Instruction(instruction) => {
                 instruction.accesses.into_iter().find(|access| access.store)?.physical
@@ -79,18 +85,17 @@ fn never_written(trace: &Path) -> Result<u64> {
         for word in (0..16).map(|word| (written & !63) + 4 * word) {
             let range = MemoryRange::new(AddressSpace::Physical, word, 4).context("a word")?;
             let watchpoints = vec![Watchpoint { range, watched: Watched::Write }];
-            recording.seek(Position(end))?;
+            recording.seek(Position(end / 4))?;
             let started = Instant::now();
             // One that is written is found soon.
             let stop = StopAt { watchpoints, ..StopAt::default() };
             let mut too_long = || started.elapsed() > Duration::from_secs(3);
-            let stopped = recording.run_backward(&stop, &mut too_long)?;
-            let searched = started.elapsed();
-            if matches!(stopped, Stop::Start | Stop::Cancelled) && searched > best.0 {
-                best = (searched, Some(word));
-            }
+            let stopped = recording.run_forward(&stop, &mut too_long)?;
             if stopped == Stop::Cancelled {
                 return Ok(word);
+            }
+            if stopped == Stop::End && started.elapsed() > best.0 {
+                best = (started.elapsed(), Some(word));
             }
         }
     }
@@ -147,7 +152,6 @@ fn interrupt_program(random: &mut fastrand::Rng, what: &str, arguments: &[&str])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        // It must have come so far as to catch it.
         std::thread::sleep(Duration::from_millis(random.u64(100 + SHORTEST..100 + LONGEST)));
         if child.try_wait()?.is_some() {
             ended.add(milliseconds(asked));
@@ -155,9 +159,10 @@ fn interrupt_program(random: &mut fastrand::Rng, what: &str, arguments: &[&str])
         }
         let sent = Instant::now();
         let status = end(&mut child)?;
-        match status.code() {
-            Some(130) => measured.add(milliseconds(sent)),
-            Some(0 | 1) => ended.add(milliseconds(asked)),
+        match (status.code(), status.signal()) {
+            // Where it has not come so far as to catch it, it ends at once.
+            (Some(130), _) | (_, Some(2)) => measured.add(milliseconds(sent)),
+            (Some(0 | 1), _) => ended.add(milliseconds(asked)),
             _ => bail!("{what}: {status}"),
         }
     }
@@ -178,19 +183,18 @@ fn server(trace: &Path, word: u64, damaged: bool) -> Result<()> {
     client.monitor("goto 50%")?;
     let often = client.ask("pf")?;
     let often: String = (0..4).rev().filter_map(|at| often.get(2 * at..2 * at + 2)).collect();
-    // An address at which there is no code, a condition that is false, a word that is not written.
+    // An address at which there is no code, a condition that is false, a word that is not written for long.
     let never = "Z0,fffffff0,4".to_owned();
     // r0 == 0x12345679, in gdb's bytecode.
     let condition = format!("Z0,{often},4;Xa,26000024123456791327");
     let watch = format!("Z2,{:x},4", virtual_address(word));
-    for (what, packet) in [
-        ("a breakpoint never hit", &never),
-        ("a breakpoint hit often, a condition never true", &condition),
-        ("a watchpoint never written", &watch),
+    for (what, packet, start) in [
+        ("a breakpoint never hit", &never, "start"),
+        ("a breakpoint hit often, a condition never true", &condition, "start"),
+        ("a watchpoint not written for long", &watch, QUIET_FROM),
     ] {
         ensure!(client.ask(packet)? == "OK", "{packet}");
-        for (direction, packet, start) in
-            [("reverse-continue", "bc", "end"), ("continue", "vCont;c", "start")]
+        for (direction, packet, start) in [("reverse-continue", "bc", "end"), ("continue", "vCont;c", start)]
         {
             interrupt_server(client, random, &format!("{direction} to {what}"), packet, start)?;
         }
@@ -236,8 +240,8 @@ fn programs(trace: &Path, word: u64, damaged: bool) -> Result<()> {
     for question in [
         &["exec", "0xfffffff0"][..],
         &["exec", &often],
-        &["writes", &word],
-        &["changes", &word],
+        &["writes", &word, "--from", QUIET_FROM],
+        &["changes", &word, "--from", QUIET_FROM],
         &["reads", "0xc0008000+0x400000"],
         &["reg", "r4"],
         &["reg", "r4", "--changed"],

@@ -2,6 +2,7 @@
 //!
 //!     time_travel DIR      prints one JSON object a line, see `ktracer_tests::measure`
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,6 +31,27 @@ fn run(recording: &mut Recording, forward: bool, stop: &StopAt) -> Stop {
 fn pc(recording: &mut Recording) -> Option<u32> {
     let registers = recording.registers().expect("the trace is whole");
     registers.get(recording.description().program_counter).copied().flatten()
+}
+
+/// Where the memory of QEMU's `virt` begins, how much of it Debian's armhf kernel maps linearly, and where.
+const RAM: u64 = 0x4000_0000;
+const LINEAR: u64 = 0x2000_0000;
+const VIRTUAL_RAM: u64 = 0xc000_0000;
+
+/// A word of memory that is stored to in several places of the second half.
+fn often_written(program: &Arc<Program>) -> Option<u64> {
+    let end = program.trace().instructions();
+    let written = |sixteenth: u64| -> BTreeSet<u64> {
+        let events = Walk::new(Arc::clone(program), end / 16 * sixteenth).take(20_000);
+        let accesses = events.filter_map(|event| match event {
+            Event::Instruction(instruction) => Some(instruction.accesses),
+            _ => None,
+        });
+        let stores = accesses.flatten().filter(|access| access.store);
+        stores.filter_map(|access| Some(access.physical? & !3)).filter(|word| *word >= RAM).collect()
+    };
+    let all: Vec<BTreeSet<u64>> = (8..15).map(written).collect();
+    all.iter().flatten().copied().max_by_key(|word| all.iter().filter(|words| words.contains(word)).count())
 }
 
 fn main() {
@@ -179,6 +201,14 @@ fn main() {
     if !written.is_empty() {
         far.print("reverse-continue to a watchpoint last written 3 G instructions back");
     }
+
+    // Virtual addresses for those who ask a server: the kernel maps its memory linearly.
+    let shown =
+        |physical: u64| (RAM..RAM + LINEAR).contains(&physical).then(|| VIRTUAL_RAM + (physical - RAM));
+    let often = often_written(&program);
+    let far_watch = written.iter().find_map(|(base, _)| shown(u64::from(*base)));
+    let (near_watch, far_watch) = (often.and_then(shown), far_watch);
+    println!("{}", json!({ "near_watch": near_watch, "far_watch": far_watch }));
 
     // An instruction that runs often, under a condition that never holds: over its first million hits, and over all.
     recording.seek(Position(end / 2)).expect("in the recording");

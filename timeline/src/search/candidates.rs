@@ -16,9 +16,6 @@ pub(crate) enum Direction {
     Backward,
 }
 
-/// Groups that are put together at once, where there is no `index.kt`.
-const AHEAD: usize = 8;
-
 /// Segments of a range that may have something, in the order in which a search comes to them.
 pub(crate) struct Candidates<'a> {
     program: &'a Program,
@@ -47,9 +44,11 @@ impl<'a> Candidates<'a> {
             return members;
         }
         if !self.prepared.contains(&group) {
+            // Where there is no `index.kt` they are put together, one on each thread: more would keep Ctrl-C waiting.
+            let ahead = rayon::current_num_threads();
             self.prepared = match self.direction {
-                Direction::Forward => group..(group + AHEAD).min(self.program.catalogue().len()),
-                Direction::Backward => (group + 1).saturating_sub(AHEAD)..group + 1,
+                Direction::Forward => group..(group + ahead).min(self.program.catalogue().len()),
+                Direction::Backward => (group + 1).saturating_sub(ahead)..group + 1,
             };
             self.program.catalogue().prepare(self.program, self.prepared.clone());
         }

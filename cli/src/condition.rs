@@ -3,6 +3,7 @@
 use std::io;
 use std::path::Path;
 
+use ktrace_format::index_file::{INDEX_FILE, IndexFile};
 use ktrace_format::memory::{FILE_NAME, Image, ImageError};
 use ktrace_format::{Trace, TraceError, header};
 use rayon::prelude::*;
@@ -22,7 +23,7 @@ impl Condition {
         let mut condition = Condition::default();
         condition.faults.extend(trace.faults().iter().map(ToString::to_string));
         condition.faults.extend(missing_positions(trace));
-        condition.faults.extend(damaged_segments(trace));
+        condition.faults.extend(damaged_segments(directory, trace));
         match trace.totals() {
             None => condition.faults.push(format!(
                 "the trace was not closed, or its end is damaged: it is torn at position {}, and what the guest did after \
@@ -77,8 +78,10 @@ fn missing_positions(trace: &Trace) -> Vec<String> {
     faults
 }
 
-fn damaged_segments(trace: &Trace) -> Vec<String> {
-    let faults = trace.segments().par_iter().map(|segment| {
+fn damaged_segments(directory: &Path, trace: &Trace) -> Vec<String> {
+    let replaced = IndexFile::open(directory, trace);
+    let replaced = replaced.as_ref();
+    let faults = trace.segments().par_iter().enumerate().map(|(number, segment)| {
         let damaged = trace.read_head(segment).err();
         // Opening the trace reported a record whose payload it had to read: once is enough.
         let damaged = damaged.filter(|error| match error {
@@ -92,8 +95,18 @@ fn damaged_segments(trace: &Trace) -> Vec<String> {
             Ok(None) => Some("it is missing".to_owned()),
             Err(error) => Some(error.to_string()),
         };
-        let index_fault =
-            index.map(|why| format!("the index of the segment at position {}: {why}", segment.first));
+        let index_fault = index.map(|why| {
+            let replaced = replaced.is_some_and(|file| file.replacement(number).is_some());
+            let instead = if replaced {
+                format!("{INDEX_FILE} has another in its place")
+            } else {
+                format!(
+                    "searches execute the segment instead; `ktracer index {}` mends that",
+                    directory.display()
+                )
+            };
+            format!("the index of the segment at position {}: {why} ({instead})", segment.first)
+        });
         segment_fault.into_iter().chain(index_fault).collect::<Vec<_>>()
     });
     faults.flatten_iter().collect()

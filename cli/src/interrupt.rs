@@ -34,6 +34,11 @@ impl Interrupt {
     /// Tells a person how far the search came, and is the program's status.
     pub fn end(&self, reached: &str) -> ExitCode {
         eprintln!("ktracer: interrupted at position {reached}");
-        ExitCode::from(STATUS)
+        exit_code()
     }
+}
+
+/// The program's status after it.
+pub fn exit_code() -> ExitCode {
+    ExitCode::from(STATUS)
 }

@@ -61,6 +61,7 @@ enum Command {
     /// Make the index of a trace again, which makes searches fast.
     ///
     /// `ktracer record` makes it when a recording ends. It is lost if the recorder was killed, and can be deleted at any time.
+    /// Indexes in the recording itself that are damaged or missing are made again, too.
     Index(index::Arguments),
     /// Show what ktracer does, with the recording that comes with it; needs neither QEMU nor gdb.
     Demo,

@@ -84,7 +84,12 @@ fn examine(arguments: &Arguments, interrupted: &AtomicBool) -> Result<Verdict> {
     let seconds = started.elapsed().as_secs_f64();
     bar.finish_and_clear();
     let interrupted = interrupted.load(Ordering::Relaxed);
-    let Condition { faults, notes } = pool.install(|| Condition::of(&arguments.trace, trace));
+    // Whoever pressed Ctrl-C does not wait for the rest to be looked at.
+    let Condition { faults, notes } = if interrupted {
+        Condition::default()
+    } else {
+        pool.install(|| Condition::of(&arguments.trace, trace))
+    };
     Ok(Verdict {
         instructions: report.instructions,
         proved: report.proved,

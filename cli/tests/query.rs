@@ -213,23 +213,49 @@ fn a_damaged_index_costs_time_only_and_can_be_made_again() {
         let whole = query(&directory(), &question);
         let damaged = query(scratch.path(), &question);
         assert!(damaged.stdout == whole.stdout, "{question:?}");
-        let warnings = String::from_utf8_lossy(&damaged.stderr).matches("`ktracer index`").count();
+        let warnings = String::from_utf8_lossy(&damaged.stderr).matches("`ktracer index ").count();
         assert_eq!(warnings, 1, "{question:?}: {}", String::from_utf8_lossy(&damaged.stderr));
+        let noted = String::from_utf8_lossy(&damaged.stderr).contains("segments were executed because");
+        // The list of changes is full before it comes to one of them.
+        assert_eq!(noted, question[0] != "changes", "{question:?}");
     }
     let index = |directory: &Path| {
         Command::new(env!("CARGO_BIN_EXE_ktracer")).arg("index").arg(directory).output().expect("it starts")
     };
     let made = String::from_utf8(index(scratch.path()).stdout).unwrap();
     assert!(made.contains("3 of them had no readable index"), "{made}");
+    let again = String::from_utf8(index(scratch.path()).stdout).unwrap();
+    assert!(again.contains("3 of them have one in index.kt"), "{again}");
     for question in questions {
         let question: Vec<&str> =
             question.iter().copied().chain((question[0] == "mem").then_some(at.as_str())).collect();
         let damaged = query(scratch.path(), &question);
         assert!(damaged.stdout == query(&directory(), &question).stdout, "{question:?}");
-        assert!(
-            damaged.stderr.is_empty() || question[0] == "changes",
-            "{}",
-            String::from_utf8_lossy(&damaged.stderr)
-        );
+        let stderr = String::from_utf8_lossy(&damaged.stderr);
+        assert!(!stderr.contains("index"), "{stderr}");
     }
+    let info = Command::new(env!("CARGO_BIN_EXE_ktracer")).arg("info").arg(scratch.path()).output().unwrap();
+    let info = String::from_utf8(info.stdout).unwrap();
+    assert_eq!(info.matches("index.kt has another in its place").count(), 3, "{info}");
+}
+
+/// A question about all of memory takes minutes.
+#[test]
+fn ctrl_c_ends_a_look_at_memory() {
+    use std::io::{BufRead, BufReader, Read};
+    let mut command = Command::new(env!("CARGO_BIN_EXE_ktracer"));
+    let command = command.arg("query").arg(directory()).args(["mem", "0+0xffffffff"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut output = BufReader::new(child.stdout.take().expect("a pipe"));
+    output.read_line(&mut String::new()).expect("a line");
+    let process = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(process, rustix::process::Signal::INT).expect("it runs");
+    output.read_to_end(&mut Vec::new()).expect("text");
+    let ended = child.wait_with_output().expect("it ends");
+    assert_eq!(ended.status.code(), Some(130));
+    let told = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        told.contains("ktracer: interrupted at position ") && told.contains(" on is not listed"),
+        "{told}"
+    );
 }

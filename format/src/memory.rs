@@ -7,6 +7,7 @@
 //! `SPEC.md` beside this crate defines every byte; the framing is that of [`crate::record`].
 
 mod image;
+mod initial;
 mod layout;
 mod table;
 mod writer;

@@ -518,6 +518,11 @@ impl Trace {
         self.names.get(number as usize).map_or("", String::as_str)
     }
 
+    /// The number of a name; `None` if the trace does not have it.
+    pub fn name_number(&self, name: &str) -> Option<u32> {
+        self.names.iter().position(|known| known == name).and_then(|number| u32::try_from(number).ok())
+    }
+
     /// How many blocks the dictionary has.
     pub fn block_count(&self) -> usize {
         self.blocks.len()
@@ -568,6 +573,14 @@ impl Trace {
             return Err(error(RecordError::Unexpected { offset }));
         }
         record.payload().map_err(error)
+    }
+
+    /// What the head of a segment's record says is the checksum of its payload; `None` if no such record is there.
+    pub fn segment_checksum(&self, segment: &SegmentEntry) -> Option<u32> {
+        self.record(segment.offset)
+            .ok()
+            .filter(|record| record.kind == kind::SEGMENT)
+            .map(|record| record.checksum())
     }
 
     /// Reads a segment: its head and its streams.

@@ -91,6 +91,11 @@ impl<'a> Record<'a> {
         self.payload
     }
 
+    /// What the head says is the payload's checksum.
+    pub fn checksum(&self) -> u32 {
+        self.checksum
+    }
+
     /// The payload's length in bytes.
     pub fn payload_len(&self) -> usize {
         self.payload.len()

@@ -282,9 +282,9 @@ impl Shadow {
         (page.generation == self.generation).then_some(page)
     }
 
-    /// All pages that this segment touched.
-    pub fn touched_pages(&self) -> impl Iterator<Item = &Page> {
-        self.touched.iter().filter_map(|index| self.pages.get(*index as usize)).map(|page| &**page)
+    /// All pages that this segment touched, each with its key.
+    pub fn touched_pages(&self) -> impl Iterator<Item = (u32, &Page)> {
+        self.touched.iter().filter_map(|key| Some((*key, &**self.pages.get(*key as usize)?)))
     }
 
     /// What is behind each virtual page of which this segment knows: the page's number and the target, rising.

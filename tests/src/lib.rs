@@ -7,6 +7,7 @@
 pub mod agreement;
 pub mod arm;
 pub mod exceptions;
+pub mod measure;
 pub mod memory;
 pub mod mips;
 pub mod mips_agreement;

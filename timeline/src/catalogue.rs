@@ -1,14 +1,13 @@
 //! Which segments may have what somebody looks for, and which changed a page of memory: from the groups in `index.kt`
 //! ([`ktrace_format::group`]), or, where there is none, from groups that are put together from the segments' indexes when they
-//! are first needed.
+//! are first needed. Who has to wait for that is told why.
 
-use std::path::Path;
 use std::sync::{Arc, Once, OnceLock};
 
 use ktrace_format::group::{
     BlockUse, Facts, GROUP_SEGMENTS, GroupBuilder, Marks, Members, PackedGroup, PageUse, VirtualUse,
 };
-use ktrace_format::index_file::{self, IndexFile};
+use ktrace_format::index_file;
 use ktrace_format::reader::SegmentEntry;
 use ktrace_format::segment::cursor::Cursor;
 use ktrace_format::segment::index::Index;
@@ -17,21 +16,30 @@ use ktrace_format::{Trace, TraceError};
 use rayon::prelude::*;
 
 use crate::program::Program;
-use crate::rebuilt::Rebuilt;
 
 /// See the [module](self).
 #[derive(Debug)]
 pub(crate) struct Catalogue {
-    file: Option<IndexFile>,
-    /// Those that the file does not have, once they are needed.
+    /// Those that `index.kt` does not have, once they are needed.
     groups: Box<[OnceLock<Box<[u8]>>]>,
     /// Segments before which others are missing, rising.
     gaps: Vec<usize>,
-    told: Once,
+    told_of: ToldOf,
+}
+
+/// What people have been told once, which is enough.
+#[derive(Debug)]
+struct ToldOf {
+    /// `index.kt` lacks groups.
+    groups: Once,
+    /// Indexes of segments can't be read.
+    indexes: Once,
+    /// Nothing can be known of a segment.
+    unknown: Once,
 }
 
 impl Catalogue {
-    pub(crate) fn open(directory: &Path, trace: &Trace) -> Catalogue {
+    pub(crate) fn new(trace: &Trace) -> Catalogue {
         let mut gaps = Vec::new();
         let mut end = 0;
         for (number, segment) in trace.segments().iter().enumerate() {
@@ -41,16 +49,34 @@ impl Catalogue {
             end = segment.end();
         }
         Catalogue {
-            file: IndexFile::open(directory, trace),
             groups: (0..index_file::group_count(trace)).map(|_| OnceLock::new()).collect(),
             gaps,
-            told: Once::new(),
+            told_of: ToldOf { groups: Once::new(), indexes: Once::new(), unknown: Once::new() },
         }
     }
 
     /// How many groups there are.
     pub(crate) fn len(&self) -> usize {
         self.groups.len()
+    }
+
+    /// A group that `index.kt` does not have.
+    fn built(&self, program: &Program, group: usize) -> Option<&[u8]> {
+        let built = self.groups.get(group)?.get_or_init(|| {
+            // With one group there is nothing to be spared.
+            if self.len() > 1 {
+                self.told_of.groups.call_once(|| {
+                    log::warn!(
+                        "{} is missing, damaged or of another trace, so that searches read the index of each segment and take \
+                         longer; `ktracer index {}` makes it again",
+                        index_file::INDEX_FILE,
+                        program.directory().display()
+                    );
+                });
+            }
+            build(program, group, &|number| program.read_index(number)).unwrap_or_default().into()
+        });
+        Some(built)
     }
 
     /// Asks the group for a part of it.
@@ -60,24 +86,18 @@ impl Catalogue {
         group: usize,
         part: impl Fn(&PackedGroup<'_>) -> Result<T, SegmentError>,
     ) -> Result<T, SegmentError> {
-        let in_file = self.file.as_ref().and_then(|file| file.group(group));
+        let in_file = program.index_file().and_then(|file| file.group(group));
         if let Some(Ok(part)) = in_file.map(|packed| part(&packed)) {
             return Ok(part);
         }
-        let place = self.groups.get(group).ok_or(SegmentError::Head)?;
-        let built = place.get_or_init(|| {
-            let build = |group: usize| build(program, group, &|_| None);
-            build(group).unwrap_or_default().into()
-        });
-        part(&PackedGroup::new(built)?)
+        part(&PackedGroup::new(self.built(program, group).ok_or(SegmentError::Head)?)?)
     }
 
     /// Makes sure that groups are there, in parallel where they must be put together first.
     pub(crate) fn prepare(&self, program: &Program, groups: std::ops::Range<usize>) {
         groups.into_par_iter().for_each(|group| {
-            let missing = self.file.as_ref().and_then(|file| file.group(group)).is_none();
-            if let Some(place) = self.groups.get(group).filter(|_| missing) {
-                place.get_or_init(|| build(program, group, &|_| None).unwrap_or_default().into());
+            if program.index_file().and_then(|file| file.group(group)).is_none() {
+                self.built(program, group);
             }
         });
     }
@@ -87,14 +107,44 @@ impl Catalogue {
         let marks = program.unpacked().marks(group, || self.part(program, group, |packed| packed.marks()));
         let marks = marks.unwrap_or(Marks { unknown: Members::MAX, ..Marks::default() });
         if marks.unknown != 0 {
-            self.told.call_once(|| {
-                log::warn!(
-                    "{}: parts of the index are damaged or missing, so that searches take longer; `ktracer index` makes them again",
-                    program.trace().path().display()
-                );
-            });
+            self.tell_of_unknown(program, group);
         }
         marks
+    }
+
+    /// A segment's index can't be read: tells people what to do about it.
+    pub(crate) fn tell_of_lacking(&self, program: &Program, segment: usize) {
+        let (group, member) = (segment / GROUP_SEGMENTS, segment % GROUP_SEGMENTS);
+        if self.marks(program, group).unknown >> member & 1 == 0 {
+            self.tell_to_index(program);
+        }
+    }
+
+    fn tell_to_index(&self, program: &Program) {
+        self.told_of.indexes.call_once(|| {
+            log::warn!(
+                "{}: the indexes of some segments are damaged or missing, so that searches execute these segments and take \
+                 longer; `ktracer index {}` makes them again",
+                program.trace().path().display(),
+                program.directory().display()
+            );
+        });
+    }
+
+    /// Nothing is known of a member of a group.
+    fn tell_of_unknown(&self, program: &Program, group: usize) {
+        // What `index.kt` says is unknown could not be found by executing it.
+        if program.index_file().and_then(|file| file.group(group)).is_none() {
+            return self.tell_to_index(program);
+        }
+        self.told_of.unknown.call_once(|| {
+            log::warn!(
+                "{}: some segments are damaged, or not proved, so that what they did is not known: searches look into each of \
+                 them, and take longer; `ktracer verify {}` tells which",
+                program.trace().path().display(),
+                program.directory().display()
+            );
+        });
     }
 
     /// The blocks that a group's members ran.
@@ -158,21 +208,20 @@ fn remapped(trace: &Trace, segment: &SegmentEntry) -> Result<bool, TraceError> {
     Ok(!cursor.at_end(&streams, Stream::Surprises))
 }
 
-/// Puts a group together. `rebuild` is asked about segments whose index can't be read.
+/// Puts a group together from the indexes of its segments.
 pub(crate) fn build(
     program: &Program,
     group: usize,
-    rebuild: &dyn Fn(usize) -> Option<Arc<Rebuilt>>,
+    index: &dyn Fn(usize) -> Option<Arc<Index>>,
 ) -> std::io::Result<Vec<u8>> {
     let trace = program.trace();
     let mut builder = GroupBuilder::default();
     for (member, segment) in index_file::members(trace, group).iter().enumerate() {
-        let index = trace.read_index(segment).ok().flatten().and_then(|packed| packed.index().ok());
-        let rebuilt = if index.is_none() { rebuild(group * GROUP_SEGMENTS + member) } else { None };
-        let index: Option<&Index> = index.as_ref().or(rebuilt.as_deref().map(Rebuilt::index));
+        let index = index(group * GROUP_SEGMENTS + member);
         let lengths = trace.read_stream_lengths(segment);
-        let facts = match (index, remapped(trace, segment), lengths) {
+        let facts = match (&index, remapped(trace, segment), lengths) {
             (Some(index), Ok(remapped), Ok(lengths)) => {
+                let index = &**index;
                 let has = |stream: Stream| lengths.get(stream as usize).is_some_and(|length| *length > 0);
                 let (device_writes, device_accesses) = (has(Stream::DeviceWrites), has(Stream::Devices));
                 Some(Facts { index, remapped, device_writes, device_accesses })
@@ -182,37 +231,4 @@ pub(crate) fn build(
         builder.add(member, facts);
     }
     builder.finish()
-}
-
-/// What became of an index that was made anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Groups of segments that were written.
-    pub groups: usize,
-    /// Segments whose own index can't be read and which were executed instead.
-    pub executed: usize,
-    /// Segments of which nothing is known, since they are damaged, or not proved.
-    pub unknown: usize,
-}
-
-/// Makes `index.kt` anew, on rayon's current thread pool. Segments whose index can't be read are executed.
-pub fn write_index(program: &Arc<Program>, directory: &Path) -> std::io::Result<Outcome> {
-    let count = index_file::group_count(program.trace());
-    let executed = std::sync::atomic::AtomicUsize::new(0);
-    let rebuild = |segment: usize| {
-        let rebuilt = program.rebuilt(segment);
-        executed.fetch_add(usize::from(rebuilt.is_some()), std::sync::atomic::Ordering::Relaxed);
-        rebuilt
-    };
-    let groups: Vec<Vec<u8>> = (0..count)
-        .into_par_iter()
-        .map(|group| build(program, group, &rebuild))
-        .collect::<std::io::Result<_>>()?;
-    let unknown = groups.iter().map(|group| {
-        let marks = PackedGroup::new(group).and_then(|group| group.marks());
-        marks.map_or(0, |marks| marks.unknown.count_ones() as usize)
-    });
-    let outcome = Outcome { groups: count, executed: executed.into_inner(), unknown: unknown.sum() };
-    index_file::write(directory, program.trace(), &groups)?;
-    Ok(outcome)
 }

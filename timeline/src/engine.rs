@@ -665,6 +665,7 @@ impl<J: Journal> Engine<J> {
         let Some(opaque) = block.opaque(index) else {
             return Err(self.divergence("no opaque instruction is here"));
         };
+        self.memory.journal.opaque(opaque.mnemonic);
         if opaque.memory {
             self.memory.block_begins_at(self.executed.wrapping_sub(u64::from(run.index)));
             self.memory.at_instruction(index);

@@ -61,12 +61,39 @@ pub struct Slot {
     pub value: u32,
 }
 
-/// Keeps what is overwritten, or not.
+/// Bytes within one line of memory that a load saw or a store wrote.
+#[derive(Clone, Copy, Debug)]
+pub struct Touch {
+    /// The page's key.
+    pub key: u32,
+    /// The page's number.
+    pub page: u64,
+    /// Offset of the first byte in the page.
+    pub offset: u16,
+    /// How many, at most 8.
+    pub bytes: u8,
+    /// A store.
+    pub store: bool,
+    /// Bytes of the line that were known before.
+    pub known: u64,
+    /// What they were, the first in bits 0 to 7; those that were not known mean nothing.
+    pub old: u64,
+    /// What they are now.
+    pub new: u64,
+}
+
+/// Keeps what is overwritten, or something else of what a replay does, or nothing.
 pub trait Journal: Default {
     /// Notes one old value.
     fn note(&mut self, undo: impl FnOnce() -> Undo);
     /// Notes a stretch of bytes of the page with a key, and which bytes of their lines are known.
     fn note_stretch(&mut self, key: u32, page: &Page, stretch: Range<usize>);
+    /// Bytes were touched, not all of which were known to be what they are now, or are stored to.
+    #[inline]
+    fn touched(&mut self, _: impl FnOnce() -> Touch) {}
+    /// An opaque instruction of this mnemonic started.
+    #[inline]
+    fn opaque(&mut self, _: &'static str) {}
     /// It holds as much as can be kept.
     fn is_full(&self) -> bool;
 }

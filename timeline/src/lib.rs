@@ -8,6 +8,8 @@ pub mod destination;
 pub mod engine;
 pub mod events;
 mod imported;
+mod index_replay;
+mod indexing;
 pub mod journal;
 mod past;
 pub mod program;
@@ -25,7 +27,7 @@ pub mod walk;
 mod watch;
 mod window;
 
-pub use catalogue::{Outcome as IndexOutcome, write_index};
+pub use indexing::{IndexError, IndexOutcome, IndexProgress, write_index};
 pub use ktrace_machine::{InstructionSet, guest_address};
 pub use program::Program;
 pub use recording::Recording;

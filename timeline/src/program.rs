@@ -1,11 +1,13 @@
 //! What all replays of one trace share: the trace, the initial memory, and the decoded blocks.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use ktrace_format::header::{self, Architecture, ByteOrder, Header};
+use ktrace_format::index_file::IndexFile;
 use ktrace_format::memory::Image;
-use ktrace_format::segment::index::Index;
+use ktrace_format::segment::index::{Index, PackedIndex};
 use ktrace_format::segment::{Head, Streams};
 use ktrace_format::{Trace, TraceError};
 use ktrace_machine::{self as machine, InstructionSet, Mode};
@@ -38,7 +40,10 @@ pub struct Program {
     limits: Limits,
     unpacked: Unpacked,
     proofs: Proofs,
+    index_file: OnceLock<Option<IndexFile>>,
     catalogue: OnceLock<Catalogue>,
+    /// See [`executed_instead`](Self::executed_instead).
+    executed_instead: AtomicUsize,
     by_address: OnceLock<ByAddress>,
     /// For each block the number of its entry point.
     entries: Box<[u32]>,
@@ -79,7 +84,7 @@ impl Program {
             }
         }
         let decoded = BlockStore::new(trace.block_count(), limits.blocks(), instruction_set);
-        let (unpacked, catalogue) = (Unpacked::new(limits), OnceLock::new());
+        let unpacked = Unpacked::new(limits);
         let proofs = Proofs::new(trace.segments().len());
         Ok(Program {
             trace,
@@ -89,7 +94,9 @@ impl Program {
             limits,
             unpacked,
             proofs,
-            catalogue,
+            index_file: OnceLock::new(),
+            catalogue: OnceLock::new(),
+            executed_instead: AtomicUsize::new(0),
             by_address: OnceLock::new(),
             entries,
         })
@@ -100,7 +107,7 @@ impl Program {
         &self.trace
     }
 
-    fn directory(&self) -> &Path {
+    pub(crate) fn directory(&self) -> &Path {
         self.trace.path().parent().unwrap_or(Path::new(""))
     }
 
@@ -184,9 +191,14 @@ impl Program {
         &self.proofs
     }
 
+    /// The trace's `index.kt`, if it is there.
+    pub(crate) fn index_file(&self) -> Option<&IndexFile> {
+        self.index_file.get_or_init(|| IndexFile::open(self.directory(), &self.trace)).as_ref()
+    }
+
     /// Which segments may have done what.
     pub(crate) fn catalogue(&self) -> &Catalogue {
-        self.catalogue.get_or_init(|| Catalogue::open(self.directory(), &self.trace))
+        self.catalogue.get_or_init(|| Catalogue::new(&self.trace))
     }
 
     /// A segment, unpacked.
@@ -201,28 +213,59 @@ impl Program {
         })
     }
 
-    /// A segment's index; `None` if it has none, or it can't be read.
+    /// A segment's index as the recorder wrote it, packed; `None` if it has none, or it is damaged.
+    pub(crate) fn own_index(&self, segment: usize) -> Option<PackedIndex<'_>> {
+        self.trace.read_index(self.trace.segments().get(segment)?).ok()?
+    }
+
+    /// What stands in `index.kt` in its place.
+    pub(crate) fn replacement(&self, segment: usize) -> Option<PackedIndex<'_>> {
+        self.index_file()?.replacement(segment)
+    }
+
+    /// The one of the two that says what the segment did.
+    fn packed_index(&self, segment: usize) -> Option<PackedIndex<'_>> {
+        self.replacement(segment).or_else(|| self.own_index(segment))
+    }
+
+    /// A segment's index, which is not kept; `None` if it has none that can be read.
+    pub(crate) fn read_index(&self, segment: usize) -> Option<Arc<Index>> {
+        self.packed_index(segment)?.index().ok().map(Arc::new)
+    }
+
+    /// A segment's index; `None` if it has none that can be read.
     pub(crate) fn index(&self, segment: usize) -> Option<Arc<Index>> {
-        let read = || {
-            let packed = self.trace.read_index(self.trace.segments().get(segment)?).ok()??;
-            packed.index().ok().map(Arc::new)
-        };
-        self.unpacked.index(segment, || Ok::<_, TraceError>(read())).ok().flatten()
+        let index = self.unpacked.index(segment, || Ok::<_, TraceError>(self.read_index(segment)));
+        let index = index.ok().flatten();
+        if index.is_none() {
+            self.catalogue().tell_of_lacking(self, segment);
+        }
+        index
     }
 
     /// What the lines that its index names held at its end.
     pub(crate) fn contents(&self, segment: usize) -> Option<Arc<Vec<u8>>> {
-        let read = || {
-            let packed = self.trace.read_index(self.trace.segments().get(segment)?).ok()??;
-            packed.contents().ok().map(Arc::new)
-        };
+        let read = || self.packed_index(segment)?.contents().ok().map(Arc::new);
         self.unpacked.contents(segment, || Ok::<_, TraceError>(read())).ok().flatten()
     }
 
-    /// What stands in for a segment's index that can't be read; `None`: nothing.
+    /// What stands in for a segment's index where none can be read; `None`: nothing.
     pub(crate) fn rebuilt(self: &Arc<Self>, segment: usize) -> Option<Arc<Rebuilt>> {
-        let rebuild = || Ok::<_, TraceError>(Rebuilt::new(self, segment).map(Arc::new));
+        let rebuild = || {
+            self.note_executed_instead();
+            Ok::<_, TraceError>(Rebuilt::new(self, segment).map(Arc::new))
+        };
         self.unpacked.rebuilt(segment, rebuild).ok().flatten()
+    }
+
+    /// A segment is executed because no index of it can be read.
+    pub(crate) fn note_executed_instead(&self) {
+        self.executed_instead.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often segments have been executed because their indexes can't be read.
+    pub fn executed_instead(&self) -> usize {
+        self.executed_instead.load(Ordering::Relaxed)
     }
 
     /// How many entry points there are.
@@ -252,11 +295,11 @@ impl Program {
         // The index, if it can be read, says which blocks ran.
         let mut segments = self.trace.segments().iter();
         let segment =
-            segments.find(|entry| (entry.first, entry.instructions) == (head.first, head.instructions));
-        match segment.and_then(|entry| self.trace.read_index(entry).ok()??.index().ok()) {
+            segments.position(|entry| (entry.first, entry.instructions) == (head.first, head.instructions));
+        match segment.and_then(|segment| self.read_index(segment)) {
             Some(index) => {
                 let expected = |id: &u32| *id < head.dictionary && self.trace.block(*id).is_none();
-                index.blocks.into_iter().rev().find(expected)
+                index.blocks.iter().copied().rev().find(expected)
             }
             None => Some(lost),
         }

@@ -8,7 +8,7 @@ use ktrace_format::segment::{SegmentError, Stream, Streams, surprise};
 use ktrace_format::shadow::{Behaviour, Guarded, Mapping, PAGE_BYTES, Shadow, known_bits, within_line};
 use ktrace_machine::bus::{AccessSize, Bus, Halt};
 
-use crate::journal::{Journal, Undo, lines_of};
+use crate::journal::{Journal, Touch, Undo, lines_of};
 use crate::search::trap::{Sighting, Trap, Trapped};
 use crate::watch::{Change, Watch};
 
@@ -218,6 +218,16 @@ impl<J: Journal> SegmentMemory<J> {
         let (line, bit) = (offset / 64, 1 << (offset % 64));
         let (value, known) = (u64::from(page.data[offset]), page.known[line]);
         self.journal.note(|| Undo::Bytes { page: key, offset: offset as u16, bytes: 1, value, known });
+        self.journal.touched(|| Touch {
+            key,
+            page: page.number,
+            offset: offset as u16,
+            bytes: 1,
+            store,
+            known,
+            old: value,
+            new: byte.into(),
+        });
         page.known[line] |= bit;
         page.data[offset] = byte;
         if let Some(watch) = &mut self.watch {
@@ -337,7 +347,7 @@ impl<J: Journal> SegmentMemory<J> {
 
     /// Makes bytes within a line of memory known to be those of `value`, from the lowest on.
     #[inline(always)]
-    fn put(&mut self, mapping: Mapping, address: u32, bytes: usize, value: u64) {
+    fn put(&mut self, mapping: Mapping, address: u32, bytes: usize, value: u64, store: bool) {
         let key = self.shadow.page_key(mapping);
         let page = self.shadow.page_at_mut(key);
         let offset = address as usize % PAGE_BYTES;
@@ -349,6 +359,16 @@ impl<J: Journal> SegmentMemory<J> {
             value: page.value(offset, bytes),
             known: page.known[line],
         });
+        self.journal.touched(|| Touch {
+            key,
+            page: page.number,
+            offset: offset as u16,
+            bytes: bytes as u8,
+            store,
+            known: page.known[line],
+            old: page.value(offset, bytes),
+            new: value,
+        });
         page.known[line] |= known_bits(offset, bytes);
         page.set_value(offset, bytes, value);
     }
@@ -356,7 +376,7 @@ impl<J: Journal> SegmentMemory<J> {
     /// A store within a line of memory about which nothing is special.
     #[inline(always)]
     fn store_plainly(&mut self, mapping: Mapping, address: u32, bytes: usize, value: u64) {
-        self.put(mapping, address, bytes, value);
+        self.put(mapping, address, bytes, value, true);
         self.digest.access(address, bytes as u8, true, value);
         self.accesses += 1;
     }
@@ -365,7 +385,7 @@ impl<J: Journal> SegmentMemory<J> {
     #[inline]
     fn load_first(&mut self, mapping: Mapping, address: u32, bytes: usize) -> Result<u64, SegmentError> {
         let value = self.cursor.value(&self.streams, bytes)?;
-        self.put(mapping, address, bytes, value);
+        self.put(mapping, address, bytes, value, false);
         self.digest.access(address, bytes as u8, false, value);
         self.accesses += 1;
         Ok(value)

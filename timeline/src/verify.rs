@@ -13,7 +13,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::engine::{Divergence, Engine};
-use crate::journal::NoJournal;
+use crate::journal::{Journal, NoJournal};
 use crate::program::Program;
 
 /// A stretch of positions that is not proved.
@@ -53,8 +53,8 @@ pub(crate) fn missing_segment(from: u64, to: u64) -> Unproved {
 
 /// Verifies one segment; `from` of the error is the first instruction that is not proved. The engine has executed what it
 /// could.
-pub(crate) fn segment(
-    engine: &mut Engine<NoJournal>,
+pub(crate) fn segment<J: Journal>(
+    engine: &mut Engine<J>,
     entry: &SegmentEntry,
     next: Option<&SegmentEntry>,
 ) -> Result<(), Unproved> {
@@ -62,11 +62,11 @@ pub(crate) fn segment(
 }
 
 /// The same, with a way of one's own to execute all of the segment, which has begun.
-pub(crate) fn segment_with(
-    engine: &mut Engine<NoJournal>,
+pub(crate) fn segment_with<J: Journal>(
+    engine: &mut Engine<J>,
     entry: &SegmentEntry,
     next: Option<&SegmentEntry>,
-    run: impl FnOnce(&mut Engine<NoJournal>) -> Result<(), Divergence>,
+    run: impl FnOnce(&mut Engine<J>) -> Result<(), Divergence>,
 ) -> Result<(), Unproved> {
     let program = Arc::clone(engine.program());
     let unproved = |from: u64, reason: String| Unproved { from, to: entry.end(), reason };

@@ -434,7 +434,8 @@ fn check(recorded: &Recorded, indexed: bool, damaged: bool) -> Result<(), TestCa
     }
     let program = Arc::new(Program::open(recorded.directory.path()).unwrap());
     if indexed {
-        let outcome = ktrace_timeline::write_index(&program, recorded.directory.path()).unwrap();
+        let outcome =
+            ktrace_timeline::write_index(&program, recorded.directory.path(), &|_| {}, &|| false).unwrap();
         prop_assert_eq!(outcome.unknown, 0);
     }
     let program = Arc::new(Program::open(recorded.directory.path()).unwrap());
@@ -443,7 +444,7 @@ fn check(recorded: &Recorded, indexed: bool, damaged: bool) -> Result<(), TestCa
     if log.addresses.is_empty() {
         return Ok(());
     }
-    let mut recording = Recording::new(program);
+    let mut recording = Recording::new(Arc::clone(&program));
     check_samples(&mut recording, recorded)?;
     let mut random = fastrand::Rng::with_seed(log.addresses.len() as u64);
     for _ in 0..24 {
@@ -482,6 +483,7 @@ fn check(recorded: &Recorded, indexed: bool, damaged: bool) -> Result<(), TestCa
         let stop = StopAt { addresses, condition, watchpoints, position: None };
         compare(&mut recording, &mut random, &stop, &executed, &accessed)?;
     }
+    prop_assert!(!indexed || program.executed_instead() == 0, "every index can be read");
     check_registers(&mut recording, &mut random)
 }
 

@@ -95,6 +95,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             return Err(error);
         }
     };
+    crate::index::after_recording(&output);
     eprintln!(
         "ktracer: {} blocks with {} instructions, a gap between each two, are in {}",
         HumanCount(totals.blocks),

@@ -181,7 +181,7 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
             searcher.register(name, find(at, "--at")?.0, question, &mut printer)
         }
         Question::Mem { range, at } => {
-            memory(&program, &symbols.range(range)?, find(at, "--at")?, &mut printer).map(|()| None)
+            memory(&program, &symbols.range(range)?, find(at, "--at")?, &interrupt, &mut printer)
         }
         Question::Regs { at } => {
             let mut recording = Recording::new(Arc::clone(&program));
@@ -197,6 +197,12 @@ pub fn run(arguments: &Arguments) -> Result<ExitCode> {
         Question::Io { device } => searcher.accesses_to(device, &mut printer),
     };
     let reached = outcome?;
+    let instead = program.executed_instead();
+    if instead > 0 {
+        eprintln!(
+            "ktracer: note: {instead} segments were executed because their indexes can't be read, which took its time"
+        );
+    }
     let printed = printer.finish();
     match printed.and_then(|()| out.flush()) {
         Ok(()) => Ok(reached.map_or(ExitCode::SUCCESS, |reached| interrupt.end(&reached))),
@@ -333,12 +339,14 @@ fn before_is_all(position: u64) -> String {
     format!("{position}: what is listed is all that is before")
 }
 
+/// Prints memory. Returns how far it came, if Ctrl-C ended it.
 fn memory(
     program: &Arc<Program>,
     range: &MemoryRange,
     at: Position,
+    interrupt: &Interrupt,
     printer: &mut Printer<'_>,
-) -> Result<()> {
+) -> Result<Option<String>> {
     const PIECE: u64 = 1 << 16;
     let mut recording = Recording::new(Arc::clone(program));
     recording.seek(at)?;
@@ -361,8 +369,11 @@ fn memory(
             recording.read_memory(here as u32, &mut bytes)?;
         }
         if printer.memory(at.0, here, physical, &bytes).is_break() || range.last() - here < PIECE {
-            return Ok(());
+            return Ok(None);
         }
         here += PIECE;
+        if interrupt.came() {
+            return Ok(Some(format!("{at}: memory from {here:#x} on is not listed")));
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Head;
 use super::encoder::{Encoded, Finished, InitialMemory};
-use super::index::{IndexPage, IndexWriter};
+use super::index::{Index, IndexPage, IndexWriter};
 use super::local_memory::FirstSight;
 use super::page_table::PageTable;
 use super::pool::{Lines, Page};
@@ -22,7 +22,8 @@ pub(super) struct KnownPage {
 
 /// See the [module](self).
 pub struct Committer<M> {
-    initial: Arc<M>,
+    /// `None`: nothing is known from before the first segment.
+    initial: Option<Arc<M>>,
     pages: PageTable<Box<KnownPage>>,
     index: IndexWriter,
 }
@@ -30,7 +31,7 @@ pub struct Committer<M> {
 impl<M: InitialMemory> Committer<M> {
     /// One that knows nothing but the initial memory.
     pub fn new(initial: Arc<M>) -> std::io::Result<Self> {
-        Ok(Committer { initial, pages: PageTable::new(), index: IndexWriter::new()? })
+        Ok(Committer { initial: Some(initial), pages: PageTable::new(), index: IndexWriter::new()? })
     }
 
     /// Finishes the segment that follows those committed before; its first instruction is at position `first`.
@@ -58,6 +59,30 @@ impl<M: InitialMemory> Committer<M> {
         Ok(())
     }
 
+    /// Takes what the segment that follows those committed before has left from its index, instead of the segment itself.
+    /// `contents` are those of the index.
+    pub fn take(&mut self, index: &Index, contents: &[u8]) {
+        for page in &index.pages {
+            let into = known_page(&mut self.pages, self.initial.as_deref(), page.page);
+            let written = (0..LINES).filter(|line| page.written >> line & 1 != 0);
+            let left = contents.chunks_exact(LINE_BYTES).skip(page.first_content).zip(&page.known);
+            for (line, (bytes, known)) in written.zip(left) {
+                let places = into.known.get_mut(line).zip(into.data.chunks_exact_mut(LINE_BYTES).nth(line));
+                if let Some((place, data)) = places {
+                    // All of the line: of bytes that the index does not know nothing is known.
+                    *place = *known;
+                    data.copy_from_slice(bytes);
+                }
+            }
+        }
+    }
+
+    /// A segment follows of which it can't be told what it left: from there on nothing is known of memory.
+    pub fn forget(&mut self) {
+        self.initial = None;
+        self.pages = PageTable::new();
+    }
+
     /// Marks lines of which a load saw a byte that was never seen before, or was other than last seen: something other
     /// than a store of this processor changed them, at the latest in this segment.
     fn mark_changes(&mut self, encoded: &mut Encoded) {
@@ -65,7 +90,7 @@ impl<M: InitialMemory> Committer<M> {
         for FirstSight { page, offset, mask, value } in sights.drain(..) {
             let Some(page) = pages.state_mut(page) else { continue };
             let line = usize::from(offset) / LINE_BYTES % LINES;
-            let known = known_page(&mut self.pages, &*self.initial, page.number);
+            let known = known_page(&mut self.pages, self.initial.as_deref(), page.number);
             let at = usize::from(offset) % PAGE_BYTES;
             let unknown = mask & !((known.known[line] >> (at % LINE_BYTES)) as u8);
             let mut bytes = [0; 8];
@@ -82,7 +107,7 @@ impl<M: InitialMemory> Committer<M> {
 
     /// Takes what a segment has left in a page. Returns what happened to its lines.
     fn merge(&mut self, page: &Page<'_>) -> Lines {
-        let into = known_page(&mut self.pages, &*self.initial, page.state.number);
+        let into = known_page(&mut self.pages, self.initial.as_deref(), page.state.number);
         let mut stored = 0;
         for (number, line) in page.lines() {
             stored |= u64::from(line.stored) << number;
@@ -114,12 +139,14 @@ fn bytes_of_mask(mask: u8) -> u64 {
 
 fn known_page<'a, M: InitialMemory>(
     pages: &'a mut PageTable<Box<KnownPage>>,
-    initial: &M,
+    initial: Option<&M>,
     number: u64,
 ) -> &'a mut KnownPage {
     pages.get_or_insert_with(number, || {
         let mut page = Box::new(KnownPage { known: [0; LINES], data: [0; PAGE_BYTES] });
-        initial.fill(number, &mut page.data, &mut page.known);
+        if let Some(initial) = initial {
+            initial.fill(number, &mut page.data, &mut page.known);
+        }
         page
     })
 }

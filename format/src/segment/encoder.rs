@@ -769,10 +769,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         into.mapped.clear();
         for at in 0..self.mapped.len() {
             let page = self.mapped[at];
-            // Also where it has changed and was not accessed since.
-            let target =
-                self.target(page << 12, false).unwrap_or(self.shown[page as usize % VIRTUAL_PAGES].1);
-            into.mapped.push((page, target));
+            // What accesses met. Should it have changed since the last of them, that is for the segment that sees it.
+            into.mapped.push((page, self.shown[page as usize % VIRTUAL_PAGES].1));
         }
         std::mem::swap(&mut self.run, &mut into.run);
         std::mem::swap(&mut self.opaque_counts, &mut into.opaque_counts);

@@ -12,6 +12,7 @@ pub mod index;
 mod local_memory;
 mod page_table;
 mod pool;
+pub mod replayed;
 pub(crate) mod target;
 mod translations;
 

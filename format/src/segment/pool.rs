@@ -3,6 +3,7 @@
 //! One pool is filled by one segment after the other from its start, which keeps it in the processor's cache. A cell says in
 //! which of them it was written, so nothing need be cleared between two.
 
+use super::replayed::ReplayedPage;
 use crate::shadow::{LINE_BYTES, PAGE_BYTES};
 
 /// Words in a page, and so cells.
@@ -226,6 +227,19 @@ impl PageMut<'_> {
     pub fn see_byte(&mut self, offset: usize, byte: u8) {
         self.set_byte(offset, byte, 0);
         self.state.seen |= 1 << (offset / LINE_BYTES % LINES);
+    }
+
+    /// Takes what a replay has found of the page, of which nothing is known yet.
+    pub fn set(&mut self, page: &ReplayedPage<'_>) {
+        (self.state.seen, self.state.changed) = (page.events.seen, page.events.changed);
+        let words = page.data.chunks_exact(4).zip(self.cells.iter_mut());
+        for (number, (bytes, cell)) in words.enumerate() {
+            let (line, in_line) = (number / LINE_WORDS, number % LINE_WORDS);
+            let known = page.known.get(line).map_or(0, |known| known >> (4 * in_line) & 15);
+            let stored = if page.events.stored >> line & 1 != 0 { cell::STORED } else { 0 };
+            let word = bytes.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            *cell = self.stamp | stored | known << cell::KNOWN_SHIFT | word;
+        }
     }
 
     /// A byte was stored.

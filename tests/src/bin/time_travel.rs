@@ -1,52 +1,23 @@
 //! Measures how long a replay takes to go anywhere in a trace: `benches/time-travel.sh` runs it and prints its table.
 //!
-//!     time_travel DIR      prints one JSON object a line: what; median, 99th percentile and worst in milliseconds; the mean of all
-//!                          threads' processor time; how often
+//!     time_travel DIR      prints one JSON object a line, see `ktracer_tests::measure`
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use ktrace_format::Position;
 use ktrace_timeline::search::list::{Query, list};
 use ktrace_timeline::search::{AddressSpace, Condition, MemoryRange, Watched, Watchpoint};
 use ktrace_timeline::walk::{Event, Walk};
 use ktrace_timeline::{Program, Recording, Replay, Stop, StopAt};
+use ktracer_tests::measure::{Measured, drop_cached, memory, print_heading};
 use serde_json::json;
 
-/// What was measured of one thing, in milliseconds: by the clock, and of processors' time.
-struct Measured(Vec<f64>, f64);
-
-fn processor_ms() -> f64 {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-    time.tv_sec as f64 * 1000.0 + time.tv_nsec as f64 / 1e6
-}
-
-impl Measured {
-    fn time<R>(&mut self, work: impl FnOnce() -> R) -> R {
-        let (start, processor) = (Instant::now(), processor_ms());
-        let result = work();
-        self.0.push(start.elapsed().as_secs_f64() * 1000.0);
-        self.1 += processor_ms() - processor;
-        result
-    }
-
-    fn print(mut self, what: &str) {
-        self.0.sort_by(f64::total_cmp);
-        let at = |share: f64| self.0.get(((self.0.len() - 1) as f64 * share).round() as usize);
-        let line = json!({
-            "what": what,
-            "median_ms": at(0.5),
-            "p99_ms": at(0.99),
-            "worst_ms": at(1.0),
-            "mean_processor_ms": self.1 / self.0.len().max(1) as f64,
-            "count": self.0.len(),
-        });
-        println!("{line}");
-    }
-}
+/// How often the trace is opened, each way.
+const OPENINGS: usize = 20;
 
 fn run(recording: &mut Recording, forward: bool, stop: &StopAt) -> Stop {
     let stopped = if forward {
@@ -62,26 +33,48 @@ fn pc(recording: &mut Recording) -> Option<u32> {
     registers.get(recording.description().program_counter).copied().flatten()
 }
 
-/// The largest resident set so far, in MiB: all of it, and what of it is not mapped from files.
-fn memory() -> (u64, u64) {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+/// Where the memory of QEMU's `virt` begins, how much of it Debian's armhf kernel maps linearly, and where.
+const RAM: u64 = 0x4000_0000;
+const LINEAR: u64 = 0x2000_0000;
+const VIRTUAL_RAM: u64 = 0xc000_0000;
+
+/// A word of memory that is stored to in several places of the second half.
+fn often_written(program: &Arc<Program>) -> Option<u64> {
+    let end = program.trace().instructions();
+    let written = |sixteenth: u64| -> BTreeSet<u64> {
+        let events = Walk::new(Arc::clone(program), end / 16 * sixteenth).take(20_000);
+        let accesses = events.filter_map(|event| match event {
+            Event::Instruction(instruction) => Some(instruction.accesses),
+            _ => None,
+        });
+        let stores = accesses.flatten().filter(|access| access.store);
+        stores.filter_map(|access| Some(access.physical? & !3)).filter(|word| *word >= RAM).collect()
     };
-    (field("VmHWM:"), field("RssAnon:"))
+    let all: Vec<BTreeSet<u64>> = (8..15).map(written).collect();
+    all.iter().flatten().copied().max_by_key(|word| all.iter().filter(|words| words.contains(word)).count())
 }
 
 fn main() {
     let directory = PathBuf::from(std::env::args_os().nth(1).expect("the trace's directory"));
-    let mut open = Measured(Vec::new(), 0.0);
-    let program = Arc::new(open.time(|| Program::open(&directory)).expect("a trace"));
-    open.print("open");
+    print_heading("in the library: no server and no gdb");
+    let mut cold = Measured::default();
+    let mut warm = Measured::default();
+    for _ in 0..OPENINGS {
+        drop_cached(&directory).expect("the trace's files can be opened");
+        drop(cold.time(|| Program::open(&directory)).expect("a trace"));
+    }
+    cold.print("open, nothing of the trace in the system's cache of files");
+    for _ in 0..OPENINGS {
+        drop(warm.time(|| Program::open(&directory)).expect("a trace"));
+    }
+    warm.print("open again");
+    drop_cached(&directory).expect("the trace's files can be opened");
+    let program = Arc::new(Program::open(&directory).expect("a trace"));
     let mut recording = Recording::new(Arc::clone(&program));
     let end = recording.end().0;
     let mut random = fastrand::Rng::with_seed(1);
 
-    let mut seek = Measured(Vec::new(), 0.0);
+    let mut seek = Measured::default();
     for _ in 0..400 {
         let position = Position(random.u64(0..=end));
         seek.time(|| {
@@ -92,7 +85,7 @@ fn main() {
     seek.print("seek to a random position, registers");
 
     for (forward, what) in [(true, "step"), (false, "reverse step")] {
-        let mut step = Measured(Vec::new(), 0.0);
+        let mut step = Measured::default();
         for _ in 0..4 {
             let start = random.u64(100_000..end - 100_000);
             recording.seek(Position(start)).expect("in the recording");
@@ -108,8 +101,8 @@ fn main() {
         step.print(what);
     }
 
-    let mut read = Measured(Vec::new(), 0.0);
-    let mut large = Measured(Vec::new(), 0.0);
+    let mut read = Measured::default();
+    let mut large = Measured::default();
     let registers = recording.registers().expect("the trace is whole");
     let stack = registers.get(13).copied().flatten().unwrap_or(0);
     for _ in 0..200 {
@@ -137,7 +130,7 @@ fn main() {
             break;
         }
     }
-    let mut far = Measured(Vec::new(), 0.0);
+    let mut far = Measured::default();
     for (address, expected) in &once {
         let stop = StopAt { addresses: vec![*address], ..StopAt::default() };
         recording.seek(Position(end)).expect("in the recording");
@@ -150,7 +143,7 @@ fn main() {
     }
     far.print("reverse-continue to a breakpoint hit once, 3 G instructions back");
 
-    let mut near = Measured(Vec::new(), 0.0);
+    let mut near = Measured::default();
     for _ in 0..50 {
         recording.seek(Position(random.u64(1_000_000..end))).expect("in the recording");
         let Some(address) = pc(&mut recording) else { continue };
@@ -164,7 +157,7 @@ fn main() {
 
     // Words that some early code stores to, seen from the end.
     let mut written = Vec::new();
-    let mut watch_end = Measured(Vec::new(), 0.0);
+    let mut watch_end = Measured::default();
     for _ in 0..40 {
         let early = Walk::new(Arc::clone(&program), random.u64(0..end / 10)).take(2000);
         let stores: Vec<u32> = early
@@ -188,12 +181,12 @@ fn main() {
         if matches!(stopped, Stop::Watchpoint { .. }) && recording.position().0 < end / 8 {
             written.push((base, recording.position().0));
         }
-        if written.len() == 10 || watch_end.0.iter().sum::<f64>() > 60_000.0 {
+        if written.len() == 10 || watch_end.total() > 60_000.0 {
             break;
         }
     }
     watch_end.print("reverse-continue from the end to the last write of words that early code stores to");
-    let mut far = Measured(Vec::new(), 0.0);
+    let mut far = Measured::default();
     for (base, expected) in &written {
         let range = MemoryRange::new(AddressSpace::Physical, u64::from(*base), 4).expect("a word");
         let watchpoints = vec![Watchpoint { range, watched: Watched::Write }];
@@ -208,6 +201,14 @@ fn main() {
     if !written.is_empty() {
         far.print("reverse-continue to a watchpoint last written 3 G instructions back");
     }
+
+    // Virtual addresses for those who ask a server: the kernel maps its memory linearly.
+    let shown =
+        |physical: u64| (RAM..RAM + LINEAR).contains(&physical).then(|| VIRTUAL_RAM + (physical - RAM));
+    let often = often_written(&program);
+    let far_watch = written.iter().find_map(|(base, _)| shown(u64::from(*base)));
+    let (near_watch, far_watch) = (often.and_then(shown), far_watch);
+    println!("{}", json!({ "near_watch": near_watch, "far_watch": far_watch }));
 
     // An instruction that runs often, under a condition that never holds: over its first million hits, and over all.
     recording.seek(Position(end / 2)).expect("in the recording");
@@ -235,11 +236,13 @@ fn main() {
             ..StopAt::default()
         };
         recording.seek(Position(0)).expect("in the recording");
-        let mut conditional = Measured(Vec::new(), 0.0);
+        let mut conditional = Measured::default();
         conditional.time(|| run(&mut recording, true, &stop));
         let hits = counter.load(Ordering::Relaxed);
-        conditional.print(&format!("condition over {hits} hits in {} instructions", limit));
+        conditional.print(&format!(
+            "continue over {hits} hits of a condition that does not hold, {limit} instructions"
+        ));
     }
-    let (peak, anonymous) = memory();
+    let (peak, anonymous) = memory("self");
     println!("{}", json!({ "peak_resident_mib": peak, "anonymous_mib_at_end": anonymous }));
 }

@@ -16,9 +16,6 @@ pub(crate) enum Direction {
     Backward,
 }
 
-/// Groups that are put together at once, where there is no `index.kt`.
-const AHEAD: usize = 8;
-
 /// Segments of a range that may have something, in the order in which a search comes to them.
 pub(crate) struct Candidates<'a> {
     program: &'a Program,
@@ -47,15 +44,24 @@ impl<'a> Candidates<'a> {
             return members;
         }
         if !self.prepared.contains(&group) {
+            // Where there is no `index.kt` they are put together, one on each thread: more would keep Ctrl-C waiting.
+            let ahead = rayon::current_num_threads();
             self.prepared = match self.direction {
-                Direction::Forward => group..(group + AHEAD).min(self.program.catalogue().len()),
-                Direction::Backward => (group + 1).saturating_sub(AHEAD)..group + 1,
+                Direction::Forward => group..(group + ahead).min(self.program.catalogue().len()),
+                Direction::Backward => (group + 1).saturating_sub(ahead)..group + 1,
             };
             self.program.catalogue().prepare(self.program, self.prepared.clone());
         }
         let members = members(self.program, self.quarry, group);
         self.group = Some((group, members));
         members
+    }
+
+    /// Whether a segment that may have something may only because nothing is known of it.
+    fn is_unknown(&self, segment: usize) -> bool {
+        let marks = self.program.catalogue().marks(self.program, segment / GROUP_SEGMENTS);
+        marks.unknown >> (segment % GROUP_SEGMENTS) & 1 != 0
+            || !self.quarry.watches.is_empty() && self.program.index(segment).is_none()
     }
 }
 
@@ -89,7 +95,11 @@ impl Iterator for Candidates<'_> {
                     (members != 0 && next >= self.rest.start).then_some(next)
                 }
             };
-            Some(found.filter(|number| may_have(self.program, self.quarry, *number)))
+            let found = found.filter(|number| may_have(self.program, self.quarry, *number));
+            if found.is_some_and(|number| self.is_unknown(number)) {
+                self.program.note_executed_instead();
+            }
+            Some(found)
         }
     }
 }

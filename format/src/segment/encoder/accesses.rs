@@ -290,6 +290,9 @@ impl<M: InitialMemory> SegmentEncoder<M> {
                 if page.state.device {
                     self.device_bytes.changed(page.state.number, line, 1 << (offset % 64));
                 }
+            } else {
+                // It was foreseen, so its line does not count as read: which way an access takes here is not in the trace.
+                continue;
             }
             page.see_byte(offset, *byte);
         }

@@ -20,6 +20,8 @@ const HEAD_OTHER_SEGMENTS: u64 = 1 << 33;
 const GLOBAL: u32 = 1 << 12;
 /// EntryHi.EHINV: the entry matches nothing.
 const INVALID: u32 = 1 << 10;
+/// In EntryHi as recorded: 0.
+const RESERVED: u32 = 1 << 11;
 /// EntryHi.ASID and ASIDX.
 const ASID: u32 = 0x3ff;
 /// Where PageMask has its mask (MD00090, "PageMask Register"). QEMU knows no pages of 1 KiB, so bits 12 and 11 mean nothing.
@@ -50,7 +52,7 @@ impl Entry {
         let mask = (first >> 32) as u32;
         let index = (mask & !PAGE_MASK) as usize;
         let entry = Entry { hi: first as u32, page_mask: mask & PAGE_MASK, lo: [low, high] };
-        (index < CAPACITY).then_some((index, entry))
+        (index < CAPACITY && entry.hi & RESERVED == 0).then_some((index, entry))
     }
 
     /// What it maps an address to, in an address space: `None` if it does not match.
@@ -339,6 +341,7 @@ mod tests {
             &[head, 0, 0][..],
             &[head, 1 << 32, 0, 0],
             &[head, 0x80 << 32, 0, 0],
+            &[head, 1 << 11, 0, 0],
             &[0x81 << 16],
             &[head | 1 << 34],
             &[head | HEAD_OTHER_SEGMENTS],

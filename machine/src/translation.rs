@@ -18,18 +18,37 @@ enum Kind {
 }
 
 impl Translations {
-    /// From the entries that a trace has: from how many instructions on each holds, which does not fall, and its values.
-    pub fn new<'a>(set: InstructionSet, entries: impl Iterator<Item = (u64, &'a [u64])>) -> Translations {
+    /// Of which a trace has said nothing yet.
+    pub fn new(set: InstructionSet) -> Translations {
         Translations(match set {
-            InstructionSet::Arm => Kind::Arm(
-                entries.map(|(from, values)| (from, TranslationRegisters::from_recorded(values))).collect(),
-            ),
-            InstructionSet::Mips(_) => {
-                let mut history = History::default();
-                entries.for_each(|(from, values)| history.push(from, values));
-                Kind::Mips(history)
-            }
+            InstructionSet::Arm => Kind::Arm(Vec::new()),
+            InstructionSet::Mips(_) => Kind::Mips(History::default()),
         })
+    }
+
+    /// Whether the first entry of a segment, of which these are the values, says only what is other than at the end of the segment
+    /// before.
+    pub fn continues(set: InstructionSet, first: &[u64]) -> bool {
+        match set {
+            InstructionSet::Arm => false,
+            InstructionSet::Mips(_) => mips::tlb::continues(first),
+        }
+    }
+
+    /// Goes on to the next segment, and its entries: from how many instructions on each holds, which does not fall, and its values.
+    pub fn next_segment<'a>(&mut self, entries: impl Iterator<Item = (u64, &'a [u64])>) {
+        match &mut self.0 {
+            Kind::Arm(registers) => {
+                registers.clear();
+                registers.extend(
+                    entries.map(|(from, values)| (from, TranslationRegisters::from_recorded(values))),
+                );
+            }
+            Kind::Mips(history) => {
+                history.next_segment();
+                entries.for_each(|(from, values)| history.push(from, values));
+            }
+        }
     }
 
     /// Where an access would find a virtual address, after so many instructions and with this status register, whatever was
@@ -78,7 +97,9 @@ mod tests {
     const ERL: u32 = 1 << 2;
 
     fn mips(entries: &[(u64, &[u64])]) -> Translations {
-        Translations::new(InstructionSet::mips(ByteOrder::Big), entries.iter().copied())
+        let mut translations = Translations::new(InstructionSet::mips(ByteOrder::Big));
+        translations.next_segment(entries.iter().copied());
+        translations
     }
 
     #[test]
@@ -110,12 +131,17 @@ mod tests {
     fn tables_of_arm_count_from_where_their_registers_do() {
         let off: &[u64] = &[0xc5_0078, 0, 0, 0];
         let entries = [(1, off), (5, &[][..])];
-        let translations = Translations::new(InstructionSet::Arm, entries.into_iter());
+        let mut translations = Translations::new(InstructionSet::Arm);
+        translations.next_segment(entries.into_iter());
         let by_tables = |executed| translations.by_tables(executed, 0x1234, &mut |_, _| None);
         assert_eq!(
             [by_tables(0), by_tables(1), by_tables(4), by_tables(5)],
             [None, Some(0x1234), Some(0x1234), None]
         );
         assert_eq!(translations.certain(1, 0, 0x1234), None);
+        // Nothing of it is left for the next segment.
+        assert!(!Translations::continues(InstructionSet::Arm, off));
+        translations.next_segment([].into_iter());
+        assert_eq!(translations.by_tables(4, 0x1234, &mut |_, _| None), None);
     }
 }

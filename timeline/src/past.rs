@@ -3,7 +3,9 @@
 
 use std::sync::{Arc, OnceLock};
 
+use ktrace_format::reader::SegmentEntry;
 use ktrace_format::segment::cursor::translations;
+use ktrace_format::segment::{Stream, TRANSLATION_SEGMENTS};
 use ktrace_format::shadow::{LINE_BYTES, PAGE_BYTES};
 use ktrace_machine::Translations;
 
@@ -31,10 +33,32 @@ impl Past {
     /// What governs the translation of addresses in the segment.
     pub(crate) fn translations(&self) -> &Translations {
         self.translations.get_or_init(|| {
-            let segment = self.program.segment(self.segment).ok();
-            let entries = segment.and_then(|segment| translations(&segment.1).ok()).unwrap_or_default();
-            let entries = entries.iter().map(|entry| (entry.from, &entry.values[..]));
-            Translations::new(self.program.instruction_set(), entries)
+            let (set, trace) = (self.program.instruction_set(), self.program.trace());
+            let read = |segment: &SegmentEntry| {
+                let streams = trace.read_stream(segment, Stream::Translation).ok();
+                streams.and_then(|streams| translations(&streams).ok()).unwrap_or_default()
+            };
+            // From this segment back to one that says everything.
+            let mut segments = Vec::new();
+            let mut first = u64::MAX;
+            for segment in trace.segments().iter().take(self.segment + 1).rev().take(TRANSLATION_SEGMENTS) {
+                if !segments.is_empty() && segment.end() != first {
+                    break;
+                }
+                first = segment.first;
+                let entries = read(segment);
+                let continues =
+                    entries.first().is_some_and(|entry| Translations::continues(set, &entry.values));
+                segments.push(entries);
+                if !continues {
+                    break;
+                }
+            }
+            let mut translations = Translations::new(set);
+            for entries in segments.iter().rev() {
+                translations.next_segment(entries.iter().map(|entry| (entry.from, &entry.values[..])));
+            }
+            translations
         })
     }
 

@@ -205,10 +205,10 @@ impl Recorder {
         self.update_translation(false, index);
     }
 
-    fn update_translation(&mut self, all: bool, index: u32) {
+    fn update_translation(&mut self, is_start: bool, index: u32) {
         let Recorder { ring, translation, registers, status, .. } = self;
         let tell = |values: &[u64]| tell_translation(ring, index, values);
-        if let Err(error) = translation.update(all, registers, *status, tell) {
+        if let Err(error) = translation.update(is_start, registers, *status, tell) {
             self.fail(error.to_string());
         }
     }

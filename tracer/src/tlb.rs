@@ -2,6 +2,7 @@
 
 use std::ffi::c_uint;
 
+use ktrace_format::segment::TRANSLATION_SEGMENTS;
 use ktrace_machine::mips::tlb::{CAPACITY, Entry, State, record};
 
 /// `enum qemu_plugin_mips_translation`.
@@ -35,6 +36,10 @@ pub struct QemuTlb {
 /// `qemu_plugin_read_mips_tlb`.
 pub type ReadTlb = unsafe extern "C" fn(*mut QemuTlb, bool) -> c_uint;
 
+/// Everything is told in one segment of so many; 16 would do for a replay, which reads back to there, and more would save little.
+const WHOLE_EVERY: usize = 16;
+const _: () = assert!(WHOLE_EVERY < TRANSLATION_SEGMENTS);
+
 /// See the [module](self).
 pub struct Tlb {
     read: ReadTlb,
@@ -44,20 +49,26 @@ pub struct Tlb {
     state: Option<State>,
     /// The entries that were told and are in use.
     told: Vec<Option<Entry>>,
+    /// Segments since the one in which everything was told.
+    segments: usize,
 }
 
 impl Tlb {
     /// One of which nothing was told.
     pub fn new(read: ReadTlb) -> Tlb {
         let new = QemuTlb { asid: 0, in_use: 0, count: 0, entries: [QemuEntry::default(); CAPACITY] };
-        Tlb { read, new: Box::new(new), state: None, told: Vec::new() }
+        Tlb { read, new: Box::new(new), state: None, told: Vec::new(), segments: 0 }
     }
 
-    /// Tells `tell` the values of translation entries that say what is new; with `all`, those that say everything. To be called on
+    /// Tells `tell` the values of translation entries that say what is new; at the start of a segment at least one. To be called on
     /// the vCPU's thread between two instructions.
-    pub fn update(&mut self, all: bool, tell: impl FnMut(&[u64])) {
+    pub fn update(&mut self, is_start: bool, tell: impl FnMut(&[u64])) {
+        self.segments += usize::from(is_start);
         // What was written while it could not be told is not known here.
-        let alone = all || !matches!(self.state, Some(State::Tlb { .. }));
+        let alone = self.segments == WHOLE_EVERY || !matches!(self.state, Some(State::Tlb { .. }));
+        if alone {
+            self.segments = 0;
+        }
         // SAFETY: on the vCPU's thread, as QEMU asks; it fills in what this points to.
         let state = match unsafe { (self.read)(&raw mut *self.new, alone) } {
             translation::TLB => {
@@ -70,7 +81,7 @@ impl Tlb {
             State::Tlb { in_use, .. } => self.changed(alone, in_use),
             State::NoTlb | State::OtherSegments => Vec::new(),
         };
-        if all || self.state != Some(state) || !changed.is_empty() {
+        if is_start || self.state != Some(state) || !changed.is_empty() {
             self.state = Some(state);
             record(state, alone, &changed, tell);
         }
@@ -177,13 +188,16 @@ mod tests {
         GUEST.with_borrow_mut(|guest| guest.answer = 0);
         tlb.update(false, |values| history.push(20, values));
         assert_eq!(history.state(20), State::OtherSegments);
-        // A segment begins with everything, whether it is new or not.
+        // A segment begins with something, whether it is new or not, and now and then with everything.
         GUEST.with_borrow_mut(|guest| guest.answer = 2);
-        for _ in 0..2 {
+        let told = std::array::from_fn(|_| {
             let mut count = 0;
             tlb.update(true, |values| count += values.len());
-            assert_eq!(count, 13);
-        }
+            count
+        });
+        let mut expected = [1; 2 * WHOLE_EVERY];
+        (expected[0], expected[WHOLE_EVERY]) = (13, 13);
+        assert_eq!(told, expected);
     }
 
     #[test]

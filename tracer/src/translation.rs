@@ -35,11 +35,11 @@ impl Translation {
         }
     }
 
-    /// Tells `tell` the values of translation entries that say what is new; with `all`, those that say everything. To be called on
-    /// the vCPU's thread between two instructions.
+    /// Tells `tell` the values of translation entries that say what is new; at the start of a segment, all that it needs. To be called
+    /// on the vCPU's thread between two instructions.
     pub fn update(
         &mut self,
-        all: bool,
+        is_start: bool,
         registers: &Registers,
         status: u32,
         mut tell: impl FnMut(&[u64]),
@@ -50,12 +50,12 @@ impl Translation {
                 if now.is_some_and(|[sctlr, ..]| sctlr & SCTLR_B != 0) {
                     return Err(UnsupportedMemory);
                 }
-                if all || now != *told {
+                if is_start || now != *told {
                     *told = now;
                     tell(now.as_ref().map_or(&[][..], |values| values));
                 }
             }
-            Translation::Mips(tlb) => tlb.update(all, tell),
+            Translation::Mips(tlb) => tlb.update(is_start, tell),
             Translation::Unknown => {}
         }
         Ok(())

@@ -48,7 +48,7 @@ pub enum Stream {
     Checkpoints,
     /// Device writes to memory.
     DeviceWrites,
-    /// System registers that say how virtual addresses are translated.
+    /// What says how virtual addresses are translated: system registers, or a TLB.
     Translation,
 }
 
@@ -64,6 +64,8 @@ pub const INSTRUCTION_LIMIT: u32 = 1 << 24;
 pub const OPAQUE_ACCESS_LIMIT: u64 = 1024;
 /// A segment has at most this many translation entries.
 pub const TRANSLATION_ENTRY_LIMIT: usize = 1 << 20;
+/// What governs translation is said in full at least once in so many segments that follow each other.
+pub const TRANSLATION_SEGMENTS: usize = 64;
 /// A translation entry has at most this many values.
 pub const TRANSLATION_LIMIT: u8 = 16;
 /// The architecture has at most this many registers in a keyframe.

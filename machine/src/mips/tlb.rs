@@ -1,6 +1,6 @@
 //! The TLB as a trace has it, for a debugger's view of memory that no access has shown.
 //!
-//! A trace says which entries there are at the start of each of its segments, and which change where. An address is looked up
+//! A trace says which entries there are at the start of some of its segments, and which change where. An address is looked up
 //! as QEMU 10.0 does it in `r4k_map_address` (target/mips/tcg/system/tlb_helper.c), since that is what the accesses of the
 //! recorded run went through: the first entry that matches counts, and what TLBWR has replaced stays in use behind the
 //! processor's own entries until the guest could notice ("shadow entries"). Whether an access would be permitted is not looked
@@ -128,6 +128,11 @@ pub fn record(state: State, alone: bool, changed: &[(usize, Entry)], mut tell: i
     }
 }
 
+/// Whether the values of a translation entry say what has changed, and not what there is.
+pub fn continues(values: &[u64]) -> bool {
+    values.first().is_some_and(|head| head & (HEAD_ALONE | HEAD_OTHER_SEGMENTS) == 0)
+}
+
 /// All that a segment of a trace says of the TLB, by place.
 #[derive(Clone, Debug, Default)]
 pub struct History {
@@ -143,6 +148,16 @@ fn latest<T: Copy>(list: &[(u64, T)], at: u64) -> Option<T> {
 }
 
 impl History {
+    /// What is added from now on is of the next segment, which goes on with what there is at the end of this one.
+    pub fn next_segment(&mut self) {
+        fn keep_last<T>(list: &mut Vec<(u64, T)>) {
+            list.drain(..list.len().saturating_sub(1));
+            list.iter_mut().for_each(|(from, _)| *from = 0);
+        }
+        keep_last(&mut self.states);
+        self.entries.iter_mut().for_each(keep_last);
+    }
+
     /// Adds the values of a translation entry. `from` does not fall.
     pub fn push(&mut self, from: u64, values: &[u64]) {
         let before = self.states.last().map_or(State::NoTlb, |(_, state)| *state);
@@ -158,15 +173,15 @@ impl History {
 
     fn change(&mut self, from: u64, before: State, head: u64, triples: &[u64]) -> Option<State> {
         let (asid, in_use) = (head as u16, (head >> 16) as u16 as usize);
-        let alone = head & HEAD_ALONE != 0;
-        let kept = match before {
-            _ if alone => 0,
-            State::Tlb { in_use: before, .. } => before.min(in_use),
-            _ => return None,
-        };
         if head & !(HEAD_ALONE | 0xffff_ffff) != 0 || in_use > CAPACITY || !triples.len().is_multiple_of(3) {
             return None;
         }
+        let kept = match before {
+            _ if head & HEAD_ALONE != 0 => 0,
+            State::Tlb { in_use: before, .. } => before.min(in_use),
+            State::NoTlb => return Some(State::NoTlb),
+            State::OtherSegments => return None,
+        };
         if self.entries.len() < in_use {
             self.entries.resize(in_use, Vec::new());
         }
@@ -358,8 +373,29 @@ mod tests {
             record(tlb(0, 1), true, whole, |values| history.push(3, values));
             assert_eq!(history.look_up(3, 0), Mapped::To(0x1000));
         }
-        let mut first = History::default();
-        first.push(0, &[head]);
-        assert_eq!(first.state(0), State::OtherSegments);
+    }
+
+    #[test]
+    fn a_segment_goes_on_with_what_the_one_before_has_left() {
+        let (one, two) = (entry(0x2000, page(1), 0), entry(0x2001, page(2), 0));
+        let mut history =
+            history(&[(0, tlb(0, 2), true, &[(0, one), (1, two)]), (10, tlb(1, 2), false, &[])]);
+        history.next_segment();
+        let mut told = Vec::new();
+        record(tlb(1, 2), false, &[], |values| told.push(values.to_vec()));
+        assert!(told.iter().all(|values| continues(values)));
+        told.iter().for_each(|values| history.push(0, values));
+        record(tlb(1, 2), false, &[(1, one)], |values| history.push(5, values));
+        assert_eq!(
+            (history.look_up(4, 0x2000), history.look_up(5, 0x2000)),
+            (Mapped::To(0x2000), Mapped::Nothing)
+        );
+        // Without it there are the segments only.
+        let mut alone = History::default();
+        told.iter().for_each(|values| alone.push(0, values));
+        assert_eq!((alone.look_up(4, 0x2000), alone.state(4)), (Mapped::Unknown, State::NoTlb));
+        for (state, alone) in [(tlb(1, 2), true), (State::NoTlb, true), (State::OtherSegments, true)] {
+            record(state, alone, &[], |values| assert!(!continues(values), "{state:?}"));
+        }
     }
 }

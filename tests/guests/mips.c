@@ -3,8 +3,8 @@
    slots, branches whose slot is in another page, pages that show something else in turn, user mode.
 
    Built by build-mips.sh with mipsel-linux-gnu-gcc or mips-linux-gnu-gcc, linked by mips.ld, run with QEMU's -kernel. The
-   kernel's command line is the number of rounds; with a `?` behind it the guest says `?` and a letter now and then, and waits for a
-   key. After the last round it says `done` and resets the board.
+   kernel's command line is the number of rounds; with a `?` behind it the guest says `?` and a character now and then, and waits for
+   a key. After the last round it says `done` and resets the board.
 
    An instruction that is meant to raise an exception uses $8 for what is wrong, and $25 for where to go on: `handle` repairs $8 or
    the TLB and lets the processor try again, branch and slot, or where there is nothing to repair goes on at $25. */
@@ -760,16 +760,18 @@ NOINLINE u32 walk_memory(u32 round)
     return sum;
 }
 
-/* Says where it is, and waits for a key, if somebody is there who looks at the memory that is mapped. */
+/* Says where it is, and waits for a key, if somebody is there who looks at the memory that is mapped. Nothing is done to the TLB
+   from its caller's last instruction on until that is said; so it is not interrupted if it begins like that. */
 static u32 asks;
 
 static void look(void)
 {
-    static char place = 'a';
+    static char place = 'A';
     if (!asks)
         return;
     put('?');
     put(place++);
+    __asm__ volatile("ei");
     while (!(DEVICE_BYTE(UART_STATUS) & 1))
         __asm__ volatile("wait");
     (void)DEVICE_BYTE(UART);
@@ -892,8 +894,12 @@ __attribute__((used)) void work(u32 count, char **arguments)
         map_quietly();
         sum += walk_memory(round);
         for (u32 space = 0; space < SPACES; space++) {
-            WRITE(ENTRY_HI, space);
+            WRITE(ENTRY_HI, USER | space);
             look();
+            /* The page may be in an entry that TLBWR has replaced, which QEMU keeps until now. */
+            __asm__ volatile("di\n\tehb\n\ttlbp" : : : "memory");
+            look();
+            __asm__ volatile("ei");
         }
         WRITE(ENTRY_HI, round % SPACES);
         repaired_in_slots(numbers + 80);

@@ -224,6 +224,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::strategy::Strategy;
 
     const DIRTY_VALID: u64 = 6;
 
@@ -274,6 +275,50 @@ mod tests {
             lookups(large, 0, &[0xd000_0000, 0xd00f_fffc, 0xd010_0000, 0xd01f_fffc, 0xd020_0000]),
             [to(0x90_0000), to(0x9f_fffc), to(0x1_2340_0000), to(0x1_234f_fffc), Mapped::Nothing]
         );
+    }
+
+    /// SPEC.md, "Translation".
+    #[test]
+    fn the_values_are_those_of_the_specification() {
+        let told = |state, alone, changed: &[(usize, Entry)]| {
+            let mut told = Vec::new();
+            record(state, alone, changed, |values| told.push(values.to_vec()));
+            told
+        };
+        let large = Entry { hi: 0xd020_1205, page_mask: 0x1f_e000, lo: [1 << 63 | page(0x900), 1] };
+        let values = [0x0001_0012_0205, 0x001f_e011_d020_1205, 0x8000_0000_0002_401e, 1];
+        assert_eq!(told(tlb(0x205, 18), true, &[(17, large)]), [values]);
+        assert_eq!(told(tlb(0x205, 18), false, &[]), [[0x0012_0205]]);
+        assert_eq!(told(State::NoTlb, true, &[]), [Vec::<u64>::new()]);
+        assert_eq!(told(State::OtherSegments, true, &[]), [[2 << 32]]);
+        let mut history = History::default();
+        (0..17).for_each(|index| {
+            history.push(0, &[0x0001_0012_0205 & !(u64::from(index > 0) << 32), index << 32 | 1 << 10, 0, 0])
+        });
+        history.push(0, &[values[0] & !HEAD_ALONE, values[1], values[2], values[3]]);
+        assert_eq!(history.look_up(0, 0xd020_5678), Mapped::To(0x90_5678));
+        assert_eq!(history.look_up(0, 0xd030_5678), Mapped::Nothing);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_values_are_too_strange(entries in proptest::collection::vec(
+            proptest::collection::vec(proptest::prop_oneof![
+                proptest::prelude::any::<u64>(),
+                (0..4u64, 0..130u64).prop_map(|(alone, in_use)| alone << 32 | in_use << 16),
+                (0..140u64).prop_map(|index| index << 32 | 1 << 12),
+            ], 0..17),
+            0..40,
+        ), address: u32) {
+            let mut history = History::default();
+            for (from, values) in (0..).zip(&entries) {
+                history.push(from, values);
+                let told: usize = entries.iter().map(Vec::len).sum();
+                let kept: usize = history.entries.iter().map(Vec::len).sum();
+                proptest::prop_assert!(kept <= 2 * told);
+            }
+            history.look_up(entries.len() as u64, address);
+        }
     }
 
     #[test]

@@ -16,6 +16,9 @@ use crate::engine::{Divergence, Engine};
 use crate::journal::{Journal, NoJournal};
 use crate::program::Program;
 
+/// Instructions that are executed between two looks at whether the search was cancelled.
+const SLICE: u64 = 1 << 16;
+
 /// A stretch of positions that is not proved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unproved {
@@ -59,6 +62,22 @@ pub(crate) fn segment<J: Journal>(
     next: Option<&SegmentEntry>,
 ) -> Result<(), Unproved> {
     segment_with(engine, entry, next, |engine| engine.run_to(entry.instructions))
+}
+
+/// The same for searches: it gives up when `cancelled` returns true, which is asked all the time. What it returns then means
+/// nothing.
+pub(crate) fn segment_unless<J: Journal>(
+    engine: &mut Engine<J>,
+    entry: &SegmentEntry,
+    next: Option<&SegmentEntry>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(), Unproved> {
+    segment_with(engine, entry, next, |engine| {
+        while engine.executed < entry.instructions && !cancelled() {
+            engine.run_to((engine.executed + SLICE).min(entry.instructions))?;
+        }
+        if engine.executed == entry.instructions { engine.run_to(entry.instructions) } else { Ok(()) }
+    })
 }
 
 /// The same, with a way of one's own to execute all of the segment, which has begun.

@@ -33,25 +33,27 @@ fn pc(recording: &mut Recording) -> Option<u32> {
     registers.get(recording.description().program_counter).copied().flatten()
 }
 
-/// Where the memory of QEMU's `virt` begins, how much of it Debian's armhf kernel maps linearly, and where.
-const RAM: u64 = 0x4000_0000;
-const LINEAR: u64 = 0x2000_0000;
-const VIRTUAL_RAM: u64 = 0xc000_0000;
+/// Debian's armhf kernel runs at addresses from here on.
+const KERNEL: u32 = 0xc000_0000;
 
-/// A word of memory that is stored to in several places of the second half.
-fn often_written(program: &Arc<Program>) -> Option<u64> {
+/// A word of the kernel's that is stored to in many places, from before three quarters of the boot on (half of it is
+/// the decompressor): its virtual address.
+fn often_written(program: &Arc<Program>) -> Option<u32> {
     let end = program.trace().instructions();
-    let written = |sixteenth: u64| -> BTreeSet<u64> {
-        let events = Walk::new(Arc::clone(program), end / 16 * sixteenth).take(20_000);
+    let written = |sixteenth: u64| -> BTreeSet<u32> {
+        let events = Walk::new(Arc::clone(program), end / 16 * sixteenth).take(100_000);
         let accesses = events.filter_map(|event| match event {
             Event::Instruction(instruction) => Some(instruction.accesses),
             _ => None,
         });
-        let stores = accesses.flatten().filter(|access| access.store);
-        stores.filter_map(|access| Some(access.physical? & !3)).filter(|word| *word >= RAM).collect()
+        let stores = accesses.flatten().filter(|access| access.store && access.address >= KERNEL);
+        stores.filter(|access| access.device.is_none()).map(|access| access.address & !3).collect()
     };
-    let all: Vec<BTreeSet<u64>> = (8..15).map(written).collect();
-    all.iter().flatten().copied().max_by_key(|word| all.iter().filter(|words| words.contains(word)).count())
+    let (early, late): (Vec<BTreeSet<u32>>, Vec<_>) =
+        ((9..11).map(written).collect(), (11..16).map(written).collect());
+    let count = |sets: &[BTreeSet<u32>], word: u32| sets.iter().filter(|words| words.contains(&word)).count();
+    let words = early.iter().flatten().copied();
+    words.max_by_key(|word| count(&early, *word) + count(&late, *word))
 }
 
 fn main() {
@@ -202,12 +204,8 @@ fn main() {
         far.print("reverse-continue to a watchpoint last written 3 G instructions back");
     }
 
-    // Virtual addresses for those who ask a server: the kernel maps its memory linearly.
-    let shown =
-        |physical: u64| (RAM..RAM + LINEAR).contains(&physical).then(|| VIRTUAL_RAM + (physical - RAM));
-    let often = often_written(&program);
-    let far_watch = written.iter().find_map(|(base, _)| shown(u64::from(*base)));
-    let (near_watch, far_watch) = (often.and_then(shown), far_watch);
+    // For those who ask a server, which knows virtual addresses only: early code runs at physical ones.
+    let (near_watch, far_watch) = (often_written(&program), written.first().map(|(base, _)| *base));
     println!("{}", json!({ "near_watch": near_watch, "far_watch": far_watch }));
 
     // An instruction that runs often, under a condition that never holds: over its first million hits, and over all.

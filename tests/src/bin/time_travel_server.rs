@@ -150,7 +150,7 @@ fn main() -> Result<()> {
         let mut measured = Measured::default();
         let mut distance = 0;
         for _ in 0..SAMPLES / 5 {
-            let from = if far { end } else { random.u64(end / 2..end) };
+            let from = if far { end } else { random.u64(end / 4 * 3..end) };
             client.monitor(&format!("goto {from}"))?;
             let answer = back_to(client, &mut measured, kind, &address)?;
             let is_hit = if kind == "0" { !answer.contains("replaylog") } else { answer.contains("watch:") };

@@ -2,7 +2,6 @@
 //!
 //!     time_travel DIR      prints one JSON object a line, see `ktracer_tests::measure`
 
-use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -33,27 +32,29 @@ fn pc(recording: &mut Recording) -> Option<u32> {
     registers.get(recording.description().program_counter).copied().flatten()
 }
 
+/// So far before its position is a store to a word that is watched.
+const NEAR: u64 = 200_000;
+/// How many there are.
+const NEAR_WATCHES: usize = 20;
+
 /// Debian's armhf kernel runs at addresses from here on.
 const KERNEL: u32 = 0xc000_0000;
 
-/// A word of the kernel's that is stored to in many places, from before three quarters of the boot on (half of it is
-/// the decompressor): its virtual address.
-fn often_written(program: &Arc<Program>) -> Option<u32> {
+/// Positions late in the boot, and for each a word of the kernel's that was stored to not far before: its virtual address.
+fn written_near(program: &Arc<Program>, random: &mut fastrand::Rng) -> Vec<(u64, u32)> {
     let end = program.trace().instructions();
-    let written = |sixteenth: u64| -> BTreeSet<u32> {
-        let events = Walk::new(Arc::clone(program), end / 16 * sixteenth).take(100_000);
+    let places = (0..NEAR_WATCHES).filter_map(|_| {
+        let position = random.u64(end / 4 * 3..end);
+        let events = Walk::new(Arc::clone(program), position - NEAR).take(2000);
         let accesses = events.filter_map(|event| match event {
             Event::Instruction(instruction) => Some(instruction.accesses),
             _ => None,
         });
         let stores = accesses.flatten().filter(|access| access.store && access.address >= KERNEL);
-        stores.filter(|access| access.device.is_none()).map(|access| access.address & !3).collect()
-    };
-    let (early, late): (Vec<BTreeSet<u32>>, Vec<_>) =
-        ((9..11).map(written).collect(), (11..16).map(written).collect());
-    let count = |sets: &[BTreeSet<u32>], word: u32| sets.iter().filter(|words| words.contains(&word)).count();
-    let words = early.iter().flatten().copied();
-    words.max_by_key(|word| count(&early, *word) + count(&late, *word))
+        let word = stores.filter(|access| access.device.is_none()).last()?.address & !3;
+        Some((position, word))
+    });
+    places.collect()
 }
 
 fn main() {
@@ -204,10 +205,6 @@ fn main() {
         far.print("reverse-continue to a watchpoint last written 3 G instructions back");
     }
 
-    // For those who ask a server, which knows virtual addresses only: early code runs at physical ones.
-    let (near_watch, far_watch) = (often_written(&program), written.first().map(|(base, _)| *base));
-    println!("{}", json!({ "near_watch": near_watch, "far_watch": far_watch }));
-
     // An instruction that runs often, under a condition that never holds: over its first million hits, and over all.
     recording.seek(Position(end / 2)).expect("in the recording");
     let address = pc(&mut recording).expect("the trace is whole");
@@ -243,4 +240,7 @@ fn main() {
     }
     let (peak, anonymous) = memory("self");
     println!("{}", json!({ "peak_resident_mib": peak, "anonymous_mib_at_end": anonymous }));
+    // For those who ask a server, which knows virtual addresses only: early code runs at physical ones.
+    let far_watch = written.first().map(|(base, _)| *base);
+    println!("{}", json!({ "near_watches": written_near(&program, &mut random), "far_watch": far_watch }));
 }

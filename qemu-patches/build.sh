@@ -20,7 +20,7 @@ Builds the QEMU that ktracer's patches are for, with them, and installs it below
 Nothing is built again unless the source, a patch, the targets, the options for QEMU's configure, the compiler's flags or the
 system's release has changed: a build has a name of its own for each, ~/.cache/ktracer/qemu/HASH. The link
 ~/.cache/ktracer/qemu/current names the one that was asked for last; `ktracer record --patched` takes QEMU from there.
-Everything below ~/.cache/ktracer/qemu can be removed at any time.
+Everything below ~/.cache/ktracer/qemu can be removed at any time; a new build removes all but the four asked for last.
 
 Debian 12 and 13 need nothing else: the source comes from the system's own archive through apt, the packages that are missing
 are installed (as root, or with sudo), and three Python packages come from the Python package index. Three targets take 5 to
@@ -142,6 +142,20 @@ finish() {
   if [ -z "$prefix" ] && [ "$(readlink "$qemu_cache/current")" != "$hash" ]; then
     ln -sfn "$hash" "$qemu_cache/current.$$" && mv -T "$qemu_cache/current.$$" "$qemu_cache/current" || fail "cannot set the link $qemu_cache/current"
   fi
+  # When it was asked for last, for remove_old.
+  [ ! -w "$destination/$stamp" ] || touch "$destination/$stamp"
+}
+
+# Removes the builds in the cache that nobody has asked for since the four that were asked for last.
+remove_old() {
+  local found kept=0
+  while read -r found; do
+    found=${found%/*}
+    kept=$((kept + 1))
+    [ "$kept" -gt 4 ] || continue
+    say "removing an old build: $found"
+    rm -rf "$found"
+  done < <(find "$qemu_cache" -mindepth 2 -maxdepth 2 -name "$stamp" -printf '%T@ %p\n' | sort -rn | cut -d' ' -f2-)
 }
 
 name_source
@@ -380,4 +394,5 @@ configure
 compile
 install_build
 finish
+[ -n "$prefix" ] || remove_old
 say "QEMU $version with $(count_patches) is in $destination, after $(((SECONDS - begun) / 60)) min $(((SECONDS - begun) % 60)) s"

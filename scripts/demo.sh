@@ -12,7 +12,9 @@ uboot=$cache/firmware/u-boot-qemu/usr/lib/u-boot/qemu_arm/u-boot.bin
 programs=${CARGO_TARGET_DIR:-target}/release
 demo=${CARGO_TARGET_DIR:-target}/demo
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold= plain=
+if [ -t 1 ] && [ "${TERM:-dumb}" != dumb ]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 fail() { printf 'demo: error: %s\n' "$*" >&2; exit 1; }
 
 [ -f "$uboot" ] || fail "U-Boot is missing: run scripts/setup.sh demo"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Records the whole boot of Debian's mipsel kernel on QEMU's malta to its panic on the patched QEMU, 3.8 G instructions; proves all
-# of it with `ktracer verify`; holds 400,000 positions of it, in eight windows, against QEMU's own log of the same run,
+# of it with `ktracer verify`; holds 650,000 positions of it, in eight windows of which one has 300,000, against QEMU's own log of the same run,
 # register by register, forward and backward, with every interrupt and exception in them; and all of RAM at the end against
 # QEMU's. The report goes to tests/results/mips.txt as well.
 #

@@ -91,8 +91,8 @@ fn streams_hold_what_the_specification_says() {
 #[test]
 fn translation_entries_come_back() {
     let entries = translations(&streams(&segment())).unwrap();
-    let known = Translation { from: 0, registers: vec![1, 2, 3, 4] };
-    assert_eq!(entries, [known, Translation { from: 2, registers: vec![] }]);
+    let known = Translation { from: 0, values: vec![1, 2, 3, 4] };
+    assert_eq!(entries, [known, Translation { from: 2, values: vec![] }]);
     let mut bad = Streams::default();
     bad.0[Stream::Translation as usize] = vec![0, 17];
     assert_eq!(translations(&bad), Err(SegmentError::Stream(Stream::Translation)));

@@ -187,28 +187,6 @@ impl InstructionSet {
             },
         }
     }
-
-    /// The physical address behind a virtual one, by the status register and the registers that govern translation, in as far
-    /// as a trace has them. `read` reads little-endian numbers of so many bytes in physical memory; it returns `None` for what is not
-    /// known. `None`: unmapped, or not known.
-    pub fn translate(
-        self,
-        address: u32,
-        status: u32,
-        registers: Option<&[u64]>,
-        read: &mut dyn FnMut(u64, usize) -> Option<u64>,
-    ) -> Option<u64> {
-        match self {
-            InstructionSet::Arm => {
-                arm::translation::TranslationRegisters::from_recorded(registers?)?.translate(address, read)
-            }
-            InstructionSet::Mips(_) => match mips::translation::segment(address, status) {
-                mips::translation::Segment::Fixed(physical) => Some(physical.into()),
-                // The TLB is not in the trace.
-                mips::translation::Segment::Mapped => None,
-            },
-        }
-    }
 }
 
 #[cfg(test)]
@@ -217,17 +195,6 @@ mod tests {
     use crate::{Block, Cpu, Exit, OpaqueError, Registers, Results};
 
     const MIPS: fn(ByteOrder) -> InstructionSet = InstructionSet::mips;
-
-    #[test]
-    fn the_fixed_segments_of_mips_are_translated_and_no_others() {
-        let translate =
-            |address, status| MIPS(ByteOrder::Big).translate(address, status, None, &mut |_, _| None);
-        assert_eq!(translate(0x8000_1234, 0), Some(0x1234));
-        assert_eq!(translate(0xbfc0_0000, 0), Some(0x1fc0_0000));
-        assert_eq!((translate(0x40_0000, 0), translate(0xc000_0000, 0)), (None, None));
-        // Status.ERL
-        assert_eq!(translate(0x40_0000, 4), Some(0x40_0000));
-    }
 
     #[test]
     fn addresses_may_be_sign_extended() {

@@ -21,6 +21,7 @@ pub mod mips;
 mod mode;
 mod opaque;
 mod registers;
+mod translation;
 
 pub use block::{Block, DecodeError};
 pub use calling::CallingConvention;
@@ -33,3 +34,4 @@ pub use instruction_set::{ByteOrder, Encoding, InstructionSet, guest_address};
 pub use mode::Mode;
 pub use opaque::{Opaque, Results};
 pub use registers::{KnownRegisters, REGISTER_CAPACITY, RegisterSet, Registers};
+pub use translation::Translations;

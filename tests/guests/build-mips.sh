@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Builds mips.c: an executable for the -kernel of QEMU's malta.
+# Builds a guest: an executable for the -kernel of QEMU's malta.
 #
-#   tests/guests/build-mips.sh mips|mipsel FILE     big- or little-endian
+#   tests/guests/build-mips.sh mips|mipsel SOURCE FILE [FLAG...]     big- or little-endian; SOURCE is beside this script, and the
+#                                                                    flags are for the compiler
 set -euo pipefail
 here=$(realpath "$(dirname "$0")")
 
@@ -18,4 +19,4 @@ machine=(-march=mips32r2 -mabi=32 -mfp32 -msoft-float -mbranch-likely)
 place=(-mno-abicalls -mno-shared -fno-pic -G0 -static -no-pie)
 freestanding=(-ffreestanding -nostdlib -fno-tree-loop-distribute-patterns)
 exec "$compiler" "${machine[@]}" "${place[@]}" "${freestanding[@]}" -O2 -g -Wall -Wextra -Werror \
-  "-ffile-prefix-map=$here=." -Wl,--build-id=none -T "$here/mips.ld" -o "$2" "$here/mips.c"
+  "-ffile-prefix-map=$here=." -Wl,--build-id=none -T "$here/mips.ld" -o "$3" "$here/$2" "${@:4}"

@@ -3,7 +3,8 @@
    slots, branches whose slot is in another page, pages that show something else in turn, user mode.
 
    Built by build-mips.sh with mipsel-linux-gnu-gcc or mips-linux-gnu-gcc, linked by mips.ld, run with QEMU's -kernel. The
-   kernel's command line is the number of rounds. After the last it says `done` and resets the board.
+   kernel's command line is the number of rounds; with a `?` behind it the guest says `?` and a letter now and then, and waits for a
+   key. After the last round it says `done` and resets the board.
 
    An instruction that is meant to raise an exception uses $8 for what is wrong, and $25 for where to go on: `handle` repairs $8 or
    the TLB and lets the processor try again, branch and slot, or where there is nothing to repair goes on at $25. */
@@ -64,7 +65,16 @@ typedef unsigned long long u64;
 /* Two pages of 16 KiB and two of 1 MiB, in wired entries. */
 #define MEDIUM 0x01000000
 #define LARGE 0xd0000000
-/* The memory that they show: 512 pages, in kseg0 and kseg1. */
+/* Pages in wired entries that are never accessed, in one address space or another, and in kseg2. */
+#define QUIET 0x02000000
+#define QUIET_KSEG2 0xc8000000
+/* The memory that these show: four pages. */
+#define QUIET_POOL 0xa1000000
+#define QUIET_FRAME(number) ((0x01000000 + ((number) << 12)) >> 6)
+#define QUIET_PAGES 4
+/* Entries of the TLB that TLBWR leaves alone. */
+#define WIRED_ENTRIES 4
+/* The memory that the others show: 512 pages, in kseg0 and kseg1. */
 #define POOL 0x80800000
 #define POOL_UNCACHED 0xa0800000
 #define POOL_PHYSICAL 0x00800000
@@ -83,7 +93,8 @@ static volatile u32 exceptions[32], software_interrupts, timer_interrupts;
 /* Of the processor's counter, some thousand instructions. */
 static u32 thousand = 1000;
 static u32 timer_state = 2463534242u;
-static u32 numbers[128];
+/* Of which the floating-point unit loads pairs. */
+static u32 numbers[128] __attribute__((aligned(8)));
 
 __asm__(".set noreorder\n"
         ".set noat\n"
@@ -687,7 +698,7 @@ NOINLINE void flush_tlb(void)
 {
     u32 space = READ(ENTRY_HI) & 0xff;
     /* The timer's handler may change these registers only where it repairs the TLB, which it does not here. */
-    for (u32 index = 2; index < 16; index++)
+    for (u32 index = WIRED_ENTRIES; index < 16; index++)
         write_entry(index, 0, 0x80000000 + (index << 13), 0, 0);
     WRITE(ENTRY_HI, space);
 }
@@ -749,6 +760,50 @@ NOINLINE u32 walk_memory(u32 round)
     return sum;
 }
 
+/* Says where it is, and waits for a key, if somebody is there who looks at the memory that is mapped. */
+static u32 asks;
+
+static void look(void)
+{
+    static char place = 'a';
+    if (!asks)
+        return;
+    put('?');
+    put(place++);
+    while (!(DEVICE_BYTE(UART_STATUS) & 1))
+        __asm__ volatile("wait");
+    (void)DEVICE_BYTE(UART);
+}
+
+/* What `map_quietly` shows, stored long before through kseg1: each word says where it is. */
+NOINLINE void fill_quiet_pages(void)
+{
+    for (u32 page = 0; page < QUIET_PAGES; page++)
+        for (u32 offset = 0; offset < 64; offset += 4)
+            *(volatile u32 *)(QUIET_POOL + (page << 12) + offset) = 0x51000000 | page << 12 | offset;
+}
+
+/* Pages that come, go, show something else and are another address space's, and nobody accesses them. */
+NOINLINE void map_quietly(void)
+{
+    u32 bits = CACHED | VALID;
+    look();
+    write_entry(2, 0, QUIET | 1, QUIET_FRAME(0) | bits, QUIET_FRAME(1) | bits | DIRTY);
+    look();
+    WRITE(ENTRY_HI, 2);
+    look();
+    write_entry(3, 0, QUIET | 2, QUIET_FRAME(2) | bits, QUIET_FRAME(3) | bits);
+    look();
+    WRITE(ENTRY_HI, 1);
+    look();
+    write_entry(2, 0, QUIET | 1, QUIET_FRAME(3) | bits, QUIET_FRAME(0) | CACHED);
+    look();
+    write_entry(3, 0, QUIET_KSEG2 | 1, QUIET_FRAME(1) | bits | GLOBAL, QUIET_FRAME(2) | bits | GLOBAL);
+    look();
+    write_entry(2, 0, 0x80000000 | 1, 0, 0);
+    look();
+}
+
 /* Code in mapped pages, in user mode: the slot's page is fetched for the first time between a branch and its slot. */
 NOINLINE void run_mapped(u32 round)
 {
@@ -806,12 +861,15 @@ static u32 parse(const char *digits)
 __attribute__((used)) void work(u32 count, char **arguments)
 {
     u32 rounds = count > 1 ? parse(arguments[1]) : 4, state = 88172645, sum = 0;
+    for (const char *text = count > 1 ? arguments[1] : ""; *text; text++)
+        asks |= *text == '?';
     WRITE(STATUS, STATUS_WORK & ~1);
     WRITE(CAUSE, 0);
-    WRITE(WIRED, 2);
+    WRITE(WIRED, WIRED_ENTRIES);
     __asm__ volatile(".set push\n\t.set hardfloat\n\tctc1 $0, $31\n\t.set pop");
     measure();
     measure();
+    fill_quiet_pages();
     remap(0);
     set_timer();
     WRITE(STATUS, STATUS_WORK);
@@ -831,7 +889,13 @@ __attribute__((used)) void work(u32 count, char **arguments)
         add_atomically(numbers + 65, sum);
         sum += floating(numbers + 72);
         remap(round);
+        map_quietly();
         sum += walk_memory(round);
+        for (u32 space = 0; space < SPACES; space++) {
+            WRITE(ENTRY_HI, space);
+            look();
+        }
+        WRITE(ENTRY_HI, round % SPACES);
         repaired_in_slots(numbers + 80);
         abandoned_in_slots();
         exceptions_elsewhere(numbers + 80);
@@ -843,6 +907,7 @@ __attribute__((used)) void work(u32 count, char **arguments)
         run_mapped(round);
         sum += change_code(round);
         interrupts_on_request();
+        look();
         numbers[100] = sum;
     }
     __asm__ volatile("di\n\tehb");

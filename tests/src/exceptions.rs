@@ -140,6 +140,9 @@ impl FromIterator<Cause> for Counts {
 
 impl fmt::Display for Counts {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0.is_empty() {
+            return formatter.write_str("no exception");
+        }
         let counts =
             self.0.values().map(|(name, count)| format!("{count} {}", name.unwrap_or("without a name")));
         formatter.write_str(&counts.collect::<Vec<_>>().join(", "))

@@ -5,6 +5,7 @@
 //! `make test` has it.
 
 pub mod agreement;
+pub mod arm;
 pub mod exceptions;
 pub mod measure;
 pub mod memory;
@@ -20,4 +21,3 @@ pub mod report;
 pub mod sample;
 pub mod server;
 pub mod session;
-pub mod thumb;

@@ -96,6 +96,17 @@ impl Monitor {
         self.execute("pmemsave", json!({ "val": address, "size": size, "filename": file })).map(drop)
     }
 
+    /// The bytes at virtual addresses, within a page, by QEMU's own debugger: `None` if nothing is mapped there. They pass through
+    /// `file`. The guest is stopped.
+    pub fn virtual_memory(&mut self, address: u32, size: u64, file: &Path) -> Result<Option<Vec<u8>>> {
+        let arguments = json!({ "val": address, "size": size, "filename": file });
+        match self.execute("memsave", arguments) {
+            Ok(_) => Ok(Some(std::fs::read(file)?)),
+            Err(error) if error.to_string().contains("Invalid addr") => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Tells QEMU to end.
     pub fn quit(&mut self) -> Result<()> {
         match self.execute("quit", json!({})) {

@@ -23,9 +23,9 @@ use ktracer_tests::qemu::Qemu;
 use ktracer_tests::session::{FIRST_LOG, Session};
 
 /// Positions that are compared in each byte order.
-const POSITIONS: usize = 150_000;
+const POSITIONS: usize = 300_000;
 /// Rounds of the guest that have so many, with a log.
-const LOGGED_ROUNDS: u32 = 3;
+const LOGGED_ROUNDS: u32 = 6;
 /// Rounds without a log.
 const ROUNDS: u32 = 60;
 

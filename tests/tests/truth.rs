@@ -11,12 +11,12 @@ use anyhow::{Result, ensure};
 use ktrace_format::header;
 use ktrace_timeline::{Recording, Replay};
 use ktracer_tests::agreement::{self, Coverage, Registers};
+use ktracer_tests::arm;
 use ktracer_tests::exceptions::{self, HOST_CALL, Logged};
 use ktracer_tests::memory;
 use ktracer_tests::programs::Guest;
 use ktracer_tests::qemu::Qemu;
 use ktracer_tests::session::{FIRST_LOG, Session, logging};
-use ktracer_tests::thumb;
 
 /// Positions that are compared in each test.
 const POSITIONS: usize = 25_000;
@@ -147,7 +147,7 @@ fn a_kernel_that_takes_interrupts(qemu: &Qemu) -> Result<()> {
 
 fn a_guest_in_thumb(qemu: &Qemu) -> Result<()> {
     let scratch = tempfile::tempdir()?;
-    let image = thumb::build(scratch.path())?.display().to_string();
+    let image = arm::thumb(scratch.path())?.display().to_string();
     let arguments = ["-M", "virt", "-nic", "none", "-display", "none", "-bios", &image];
     let arguments = arguments.into_iter().chain(logging());
     let trace = Session::start_on(qemu, scratch.path(), &["--stop-after", "100k"], arguments)?.finish()?;

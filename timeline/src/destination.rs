@@ -83,10 +83,11 @@ impl Destination {
     }
 }
 
-/// A number with optional `_` between its digits.
-fn parse_number(text: &str) -> Option<u64> {
+/// A number as people write it, of a position as well as of an address or a length: decimal, or hexadecimal with 0x, and with
+/// optional `_` between its digits.
+pub fn parse_number(text: &str) -> Option<u64> {
     let digits = text.replace('_', "");
-    let (digits, radix) = match digits.strip_prefix("0x") {
+    let (digits, radix) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
         Some(rest) => (rest, 16),
         None => (digits.as_str(), 10),
     };

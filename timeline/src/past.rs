@@ -3,8 +3,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use ktrace_format::segment::cursor::{Translation, translations};
+use ktrace_format::segment::cursor::translations;
 use ktrace_format::shadow::{LINE_BYTES, PAGE_BYTES};
+use ktrace_machine::Translations;
 
 use crate::program::Program;
 use crate::provenance::Provenance;
@@ -14,7 +15,7 @@ use crate::provenance::Provenance;
 pub(crate) struct Past {
     program: Arc<Program>,
     segment: usize,
-    translations: OnceLock<Vec<Translation>>,
+    translations: OnceLock<Translations>,
 }
 
 impl Past {
@@ -27,14 +28,14 @@ impl Past {
         &self.program
     }
 
-    /// The registers that govern translation after so many instructions of the segment, if they are known.
-    pub(crate) fn translation(&self, executed: u64) -> Option<&[u64]> {
-        let entries = self.translations.get_or_init(|| {
+    /// What governs the translation of addresses in the segment.
+    pub(crate) fn translations(&self) -> &Translations {
+        self.translations.get_or_init(|| {
             let segment = self.program.segment(self.segment).ok();
-            segment.and_then(|segment| translations(&segment.1).ok()).unwrap_or_default()
-        });
-        let after = entries.partition_point(|entry| entry.from <= executed);
-        Some(&entries.get(after.checked_sub(1)?)?.registers)
+            let entries = segment.and_then(|segment| translations(&segment.1).ok()).unwrap_or_default();
+            let entries = entries.iter().map(|entry| (entry.from, &entry.values[..]));
+            Translations::new(self.program.instruction_set(), entries)
+        })
     }
 
     /// Looks bytes of a physical page up, from `offset` on: those that are `wanted`, as they were when the segment began.

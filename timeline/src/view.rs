@@ -1,5 +1,6 @@
 //! Memory at a place in a segment that is being replayed: what the segment has seen so far, else what there was before it.
 
+use ktrace_format::memory::RegionKind;
 use ktrace_format::shadow::{PAGE_BYTES, Shadow, Target};
 
 use crate::past::Past;
@@ -21,17 +22,31 @@ impl View<'_> {
         self.shadow.any_mapping(address).map(|mapping| self.shadow.target(mapping))
     }
 
-    /// The physical page behind a virtual one here: an access of this segment has shown it, or the translation tables
-    /// say so. An access of an earlier segment would prove nothing, since the mapping may have changed.
+    /// The physical page behind a virtual one here: what translates addresses is known for certain, or an access of this
+    /// segment has shown it, or the translation tables say so. An access of an earlier segment would prove nothing, since the
+    /// mapping may have changed.
     pub(crate) fn physical_page(&self, address: u32) -> Option<u64> {
-        if let Some(target) = self.target(address) {
-            return target.physical_page();
-        }
-        let set = self.past.program().instruction_set();
-        let registers = self.past.translation(self.executed);
-        let physical =
-            set.translate(address, self.status, registers, &mut |at, bytes| self.number(at, bytes))?;
+        let translations = self.past.translations();
+        let shown = self.target(address);
+        let physical = match translations.certain(self.executed, self.status, address) {
+            // Once it has been sent a command, such a device is not read as memory.
+            Some(physical) if shown == Some(Target::Device) => {
+                physical.filter(|physical| !self.is_rom_device(*physical))?
+            }
+            Some(physical) => physical?,
+            None => match shown {
+                Some(target) => return target.physical_page(),
+                None => {
+                    translations.by_tables(self.executed, address, &mut |at, bytes| self.number(at, bytes))?
+                }
+            },
+        };
         Some(self.canonical(physical) / PAGE_BYTES as u64)
+    }
+
+    fn is_rom_device(&self, physical: u64) -> bool {
+        let region = self.past.program().image().and_then(|image| image.region(physical));
+        region.is_some_and(|region| region.kind == RegionKind::RomDevice)
     }
 
     fn canonical(&self, physical: u64) -> u64 {

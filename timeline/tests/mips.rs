@@ -5,7 +5,10 @@ mod guest;
 
 use std::sync::Arc;
 
-use guest::{ADDRESS_ERROR, DATA, DATA_ADDRESS, FAULT, LOOP, LOOP_POSITION, TURNS, record};
+use guest::{
+    ADDRESS_ERROR, DATA, DATA_ADDRESS, FAULT, LOOP, LOOP_POSITION, MAPPED, OTHER_SPACE, REMAPPED,
+    SECOND_SEGMENT, TURNS, record,
+};
 use ktrace_format::Position;
 use ktrace_format::header::ByteOrder::{Big, Little};
 use ktrace_timeline::events::{Cause, Discontinuity, Event, Kinds};
@@ -65,6 +68,39 @@ fn memory_is_shown_through_the_fixed_segments() {
             assert_eq!(read(position, 0xa000_2008), stored.map(Some), "{order:?} at {position}");
         }
         assert_eq!(read(9, 0xa000_2008), [Some(0); 8]);
+    }
+}
+
+#[test]
+fn memory_is_shown_through_the_tlb_where_it_is_known() {
+    for order in [Little, Big] {
+        let directory = tempfile::tempdir().unwrap();
+        record(directory.path(), order);
+        let mut recording = Recording::open(directory.path()).unwrap();
+        let mut read = |position, address| {
+            let mut bytes = [None; 8];
+            recording.seek(Position(position)).unwrap();
+            recording.read_memory(address, &mut bytes).unwrap();
+            bytes
+        };
+        let (unknown, data) = ([None; 8], DATA.map(Some));
+        let end = LOOP_POSITION + 3 * TURNS;
+        for (position, expected) in [
+            (0, [unknown, unknown]),
+            (SECOND_SEGMENT - 1, [unknown, unknown]),
+            (SECOND_SEGMENT, [data, [Some(0); 8]]),
+            (OTHER_SPACE - 1, [data, [Some(0); 8]]),
+            (OTHER_SPACE, [unknown, unknown]),
+            (REMAPPED - 1, [unknown, unknown]),
+            (REMAPPED, [[Some(0); 8], data]),
+            (end, [[Some(0); 8], data]),
+            (FAULT, [data, [Some(0); 8]]),
+        ] {
+            let shown = [read(position, MAPPED), read(position, MAPPED + 0x1000)];
+            assert_eq!(shown, expected, "{order:?} at {position}");
+            assert_eq!(read(position, MAPPED + 0x2000), unknown);
+            assert_eq!(read(position, DATA_ADDRESS), data);
+        }
     }
 }
 

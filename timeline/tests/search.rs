@@ -224,7 +224,8 @@ fn watchpoint(log: &Log, random: &mut fastrand::Rng) -> Option<Watchpoint> {
 }
 
 /// Whether a walk can tell every access of a range: it does not say all physical addresses of an access that straddles pages,
-/// nor what virtual addresses show what a device writes, nor what a range shows whose mapping changes.
+/// nor what virtual addresses show what a device writes, nor what a range shows whose mapping changes. And memory is read at
+/// positions only: what one access changes and the next one between the same two positions changes back is not seen there.
 fn can_be_told(recording: &Recording, log: &Log, watchpoint: &Watchpoint) -> bool {
     let near = |access: &&Access| {
         let far = |first: u64, start: u64| {
@@ -245,8 +246,12 @@ fn can_be_told(recording: &Recording, log: &Log, watchpoint: &Watchpoint) -> boo
             .program()
             .image()
             .is_none_or(|image| image.canonical(watchpoint.range.first()) == watchpoint.range.first());
+        let touching = || log.accesses.iter().filter(|access| touches(access, &watchpoint.range));
+        let has_two_at_once =
+            touching().zip(touching().skip(1)).any(|(one, next)| one.position == next.position);
         return canonical
             && one_page
+            && !(watchpoint.watched == Watched::Change && has_two_at_once)
             && !log.accesses.iter().filter(straddles).any(|access| {
                 // Its second page may be any.
                 let (low, high) = (watchpoint.range.first() & 0xfff, watchpoint.range.last() & 0xfff);

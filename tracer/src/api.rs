@@ -8,6 +8,8 @@ use qemu_plugin_sys::{
     qemu_plugin_meminfo_t, qemu_plugin_register, qemu_plugin_tb, qemu_plugin_u64,
 };
 
+use crate::tlb::ReadTlb;
+
 unsafe extern "C" {
     fn dlsym(handle: *mut c_void, symbol: *const c_char) -> *mut c_void;
 }
@@ -162,6 +164,8 @@ api! {
     /// `qemu_plugin_read_register_group`
     read_registers: unsafe extern "C" fn(*const *mut qemu_plugin_register, usize, *mut GByteArray) -> c_int
         = c"qemu_plugin_read_register_group";
+    /// `qemu_plugin_read_mips_tlb`
+    read_mips_tlb: ReadTlb = c"qemu_plugin_read_mips_tlb";
 }
 
 /// The address of a symbol of the running program or its libraries.

@@ -49,7 +49,7 @@ pub enum Tag {
     /// The recording ends. Bits 0–7 the reason, bit 8 set if the last instruction may not have completed, bits 9–10 an
     /// [`Under`], bits 32–47 as in `Block`.
     End,
-    /// System registers that govern translation. Bits 0–31 how many words follow, bits 32–47 how many instructions of the
+    /// What governs translation, in the trace's values. Bits 0–31 how many words follow, bits 32–47 how many instructions of the
     /// present block are done; [`ALL_STARTED`]: all.
     Translation,
 }

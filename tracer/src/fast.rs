@@ -53,6 +53,8 @@ struct Pending {
     pc: u64,
     progress: u64,
     registers: Registers,
+    /// The `OpaqueSite` of an instruction right before them, or 0.
+    unread: u64,
 }
 
 /// What is told of one segment for the estimate of the next one's length.
@@ -413,7 +415,7 @@ impl Vcpu {
 
     fn note_discontinuity(&mut self, cause: u8, from: From, pc: u64, registers: Registers) {
         // There are no results of an instruction before a discontinuity.
-        self.recorder.ring.take_opaque();
+        let unread = self.recorder.ring.take_opaque();
         match &mut self.pending {
             Some(pending) if pending.further.len() >= usize::from(u8::MAX) => {
                 let message = "more than 256 interrupts and exceptions with no instruction between";
@@ -432,7 +434,8 @@ impl Vcpu {
                     exact.started = Some(index + 1);
                 }
                 let progress = self.recorder.ring.progress();
-                self.pending = Some(Pending { cause, further: Vec::new(), from, pc, progress, registers });
+                self.pending =
+                    Some(Pending { cause, further: Vec::new(), from, pc, progress, registers, unread });
             }
         }
         self.recorder.ring.call_at_next_block();
@@ -441,7 +444,7 @@ impl Vcpu {
     /// True if there were any.
     fn push_discontinuities(&mut self) -> bool {
         let Some(pending) = self.pending.take() else { return false };
-        let Pending { cause, further, from, pc, progress, registers } = pending;
+        let Pending { cause, further, from, pc, progress, registers, .. } = pending;
         let first =
             Tag::Discontinuity.word() | u64::from(cause) | (further.len() as u64) << 8 | (from as u64) << 16;
         let mut words = vec![first];
@@ -556,8 +559,16 @@ impl Vcpu {
     fn end(&mut self, reason: EndReason, under: Under) {
         self.recorder.under = under;
         if self.recorder.phase == Phase::Recording {
+            let unread = match &self.pending {
+                Some(pending) => pending.unread,
+                None => self.recorder.ring.take_opaque(),
+            };
             let known = self.push_discontinuities();
             self.push_device_writes();
+            if unread != 0 {
+                // SAFETY: only sites of blocks, which are never freed, are stored there.
+                self.recorder.leave_unread(unsafe { &*(unread as *const OpaqueSite) });
+            }
             // If the last instruction is opaque its results were never read.
             self.recorder.end(reason, ALL_STARTED, !known);
         }

@@ -32,6 +32,7 @@ use crate::recorder::{Parts as RecorderParts, Recorder};
 use crate::registers::Registers;
 use crate::ring::{Cursor, Segment, Writer};
 use crate::shared::Shared;
+use crate::translation::Translation;
 use crate::value::{any_value, small_size, small_value};
 
 /// The version of QEMU's plugin interface that this plugin speaks. QEMU reads it before it calls anything.
@@ -303,7 +304,8 @@ unsafe extern "C" fn vcpu_init(_: qemu_plugin_id_t, index: c_uint) {
         let cursor = unsafe { &*qemu_plugin_scoreboard_find(parts.cursor.0, index).cast::<Cursor>() };
         let ring = Writer::new(segments, cursor);
         crate::shared::publish(cursor);
-        let recorder = Recorder::new(ring, registers, recorder, parts.api.is_none());
+        let translation = Translation::new(recorder.set, parts.api.map(|api| api.read_mips_tlb));
+        let recorder = Recorder::new(ring, registers, translation, recorder, parts.api.is_none());
         let vcpu = match parts.api {
             Some(api) => {
                 // SAFETY: in the callback of a vCPU's start, as the function asks.

@@ -27,4 +27,6 @@ mod recorder;
 mod registers;
 mod ring;
 mod shared;
+mod tlb;
+mod translation;
 mod value;

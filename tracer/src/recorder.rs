@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 
+use ktrace_format::segment::TRANSLATION_LIMIT;
 use ktrace_machine::{InstructionSet, Mode, REGISTER_CAPACITY, Registers as Values};
 
 use crate::block::{Block, OpaqueSite, Registry};
@@ -16,13 +17,11 @@ use crate::options::Options;
 use crate::registers::Registers;
 use crate::ring::Writer;
 use crate::shared::Shared;
+use crate::translation::Translation;
 
 /// A segment ends at about this many instructions: it takes some milliseconds to execute again, which bounds the time of a
 /// seek.
 pub const SEGMENT_INSTRUCTIONS: u64 = 1 << 19;
-
-/// SCTLR.B: addresses of bytes and halfwords are not what the model says.
-const SCTLR_B: u64 = 1 << 7;
 
 /// How far the recording is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +72,7 @@ pub struct Recorder {
     control: Arc<Control>,
     /// The status register as last read.
     status: u32,
-    /// The system registers as last told.
-    translation: Option<[u64; 4]>,
+    translation: Translation,
     /// Instructions that started of a block are counted.
     counts_started: bool,
     /// Where to tell the encoders what each other's segments show of mappings.
@@ -85,7 +83,13 @@ pub struct Recorder {
 
 impl Recorder {
     /// A recording that has not begun.
-    pub fn new(ring: Writer, registers: Registers, parts: Parts, counts_started: bool) -> Self {
+    pub fn new(
+        ring: Writer,
+        registers: Registers,
+        translation: Translation,
+        parts: Parts,
+        counts_started: bool,
+    ) -> Self {
         let Parts { set, registry, shared, control, options, deltas } = parts;
         Recorder {
             set,
@@ -99,7 +103,7 @@ impl Recorder {
             registry,
             control,
             status: 0,
-            translation: None,
+            translation,
             counts_started,
             deltas,
             mappings: Vec::new(),
@@ -193,30 +197,28 @@ impl Recorder {
             }
         }
         self.ring.begin_segment(*registers, self.registry.len(), started);
-        self.translation = self.registers.translation(self.status);
-        self.tell_translation(0);
+        self.update_translation(true, 0);
     }
 
     /// Something happened after `index` instructions of the present block that can change what virtual addresses show.
     pub fn translation_may_have_changed(&mut self, index: u32) {
-        let translation = self.registers.translation(self.status);
-        if translation.is_some_and(|[sctlr, ..]| sctlr & SCTLR_B != 0) {
-            self.fail(
-                "the guest uses the big-endian memory of ARMv5 (SCTLR.B), which is not supported".to_owned(),
-            );
-            return;
-        }
-        if translation != self.translation {
-            self.translation = translation;
-            self.tell_translation(index);
+        self.update_translation(false, index);
+    }
+
+    fn update_translation(&mut self, all: bool, index: u32) {
+        let Recorder { ring, translation, registers, status, .. } = self;
+        let tell = |values: &[u64]| tell_translation(ring, index, values);
+        if let Err(error) = translation.update(all, registers, *status, tell) {
+            self.fail(error.to_string());
         }
     }
 
-    fn tell_translation(&mut self, index: u32) {
-        let first = |words: u64| Tag::Translation.word() | u64::from(index) << 32 | words;
-        match self.translation {
-            Some([sctlr, ttbcr, ttbr0, ttbr1]) => self.ring.push([first(4), sctlr, ttbcr, ttbr0, ttbr1]),
-            None => self.ring.push([first(0)]),
+    /// The recording ends behind this opaque instruction, whose results were never read.
+    pub fn leave_unread(&mut self, site: &OpaqueSite) {
+        if site.opaque.changes_mapping {
+            let status_is_known = !site.opaque.writes.contains(self.set.status_register());
+            let Recorder { ring, translation, .. } = self;
+            translation.forget(status_is_known, |values| tell_translation(ring, ALL_STARTED, values));
         }
     }
 
@@ -314,6 +316,17 @@ impl Recorder {
     pub fn fail_register(&mut self) {
         self.fail("QEMU did not give a register's value".to_owned());
     }
+}
+
+/// What governs translation has these values after so many instructions of the present block.
+fn tell_translation(ring: &mut Writer, index: u32, values: &[u64]) {
+    let mut words = [0; TRANSLATION_LIMIT as usize + 1];
+    words[0] = Tag::Translation.word() | u64::from(index) << 32 | values.len() as u64;
+    for (word, value) in words[1..].iter_mut().zip(values) {
+        *word = *value;
+    }
+    let words = words.get(..=values.len()).unwrap_or(&words);
+    if index == ALL_STARTED { ring.push_all(words) } else { ring.push_inside(words) }
 }
 
 /// Takes a flag.

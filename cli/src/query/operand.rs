@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+use ktrace_timeline::destination::parse_number;
 use ktrace_timeline::search::{AddressSpace, MemoryRange};
 use object::{Object, ObjectSymbol, SymbolKind};
 
@@ -41,7 +42,7 @@ impl Symbols {
 
     /// The virtual address that a text names.
     pub fn address(&self, text: &str) -> Result<u32> {
-        let address = match number(text) {
+        let address = match parse_number(text) {
             Some(address) => address,
             None => self.find(text)?.0,
         };
@@ -55,15 +56,16 @@ impl Symbols {
             Some(place) => (AddressSpace::Physical, place),
             None => (AddressSpace::Virtual, text),
         };
-        let start = |text: &str| number(text).map_or_else(|| self.find(text).map(|(address, _)| address), Ok);
+        let start =
+            |text: &str| parse_number(text).map_or_else(|| self.find(text).map(|(address, _)| address), Ok);
         let (first, length) = if let Some((first, end)) = place.split_once("..") {
             let (first, end) = (start(first)?, start(end)?);
             let Some(length) = end.checked_sub(first) else { bail!("`{text}` ends before it begins") };
             (first, length)
         } else if let Some((first, length)) = place.split_once('+') {
-            let length = number(length).with_context(|| format!("`{length}` is no length"))?;
+            let length = parse_number(length).with_context(|| format!("`{length}` is no length"))?;
             (start(first)?, length)
-        } else if let Some(first) = number(place) {
+        } else if let Some(first) = parse_number(place) {
             (first, WORD)
         } else {
             let (first, size) = self.find(place)?;
@@ -73,19 +75,6 @@ impl Symbols {
             format!("`{text}` is empty, longer than 4 GiB, or leads beyond the last address")
         })
     }
-}
-
-/// A number, decimal or hexadecimal, with optional `_` between its digits.
-fn number(text: &str) -> Option<u64> {
-    let digits = text.replace('_', "");
-    let (digits, radix) = match digits.strip_prefix("0x") {
-        Some(rest) => (rest, 16),
-        None => (digits.as_str(), 10),
-    };
-    if !digits.starts_with(|first: char| first.is_digit(radix)) {
-        return None;
-    }
-    u64::from_str_radix(digits, radix).ok()
 }
 
 #[cfg(test)]

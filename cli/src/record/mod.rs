@@ -32,6 +32,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{DecimalBytes, HumanCount};
 use ktrace_machine::guest_address;
+use ktrace_timeline::destination::parse_number;
 use rustix::process::Signal;
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcsetattr};
 use serde_json::json;
@@ -397,11 +398,7 @@ pub fn parse_count(text: &str) -> Result<u64, String> {
 
 /// An address: hexadecimal with 0x, else decimal. It has 32 bits, perhaps sign-extended to 64 as gdb prints those of MIPS.
 fn parse_address(text: &str) -> Result<u64, String> {
-    let number = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(digits) => u64::from_str_radix(&digits.replace('_', ""), 16),
-        None => text.parse(),
-    };
-    let number = number.map_err(|_| "expected an address such as 0x40000000")?;
+    let number = parse_number(text).ok_or("expected an address such as 0x40000000")?;
     let address = guest_address(number).map(u64::from).ok_or("an address has 32 bits")?;
     if address % 2 != 0 {
         return Err(
@@ -430,7 +427,7 @@ mod tests {
         assert_eq!(parse_address("0x4000_0000"), Ok(0x4000_0000));
         assert_eq!(parse_address("4096"), Ok(4096));
         assert_eq!(parse_address("0xffffffff80100000"), Ok(0x8010_0000));
-        for bad in ["", "0x", "40000000h", "0x100000000", "0x8001"] {
+        for bad in ["0x+4000", "", "0x", "40000000h", "0x100000000", "0x8001"] {
             assert!(parse_address(bad).is_err(), "{bad}");
         }
     }

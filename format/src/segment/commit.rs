@@ -109,13 +109,10 @@ impl<M: InitialMemory> Committer<M> {
     fn merge(&mut self, page: &Page<'_>) -> Lines {
         let into = known_page(&mut self.pages, self.initial.as_deref(), page.state.number);
         let mut stored = 0;
-        let places = into.known.iter_mut().zip(into.data.chunks_exact_mut(LINE_BYTES));
-        for (number, (line, (known, place))) in page.lines().zip(places).enumerate() {
-            if line.known == 0 {
-                continue;
-            }
+        for (number, line) in page.lines() {
             stored |= u64::from(line.stored) << number;
-            *known |= line.known;
+            into.known[number] |= line.known;
+            let place = &mut into.data[number * LINE_BYTES..][..LINE_BYTES];
             if line.known == u64::MAX {
                 place.copy_from_slice(&line.bytes);
             } else {

@@ -10,13 +10,13 @@ use super::{
 use crate::shadow::Target;
 use crate::varint;
 
-/// The system registers that govern translation from some instruction on.
+/// What governs translation from some instruction on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Translation {
     /// Instructions of the segment before.
     pub from: u64,
-    /// The registers in the machine's order; empty if they are not known.
-    pub registers: Vec<u64>,
+    /// The machine says what they mean; of ARM they are registers, or nothing if those are not known.
+    pub values: Vec<u64>,
 }
 
 /// All translation entries of a segment, in order.
@@ -30,11 +30,11 @@ pub fn translations(streams: &Streams) -> Result<Vec<Translation>, SegmentError>
         if count > TRANSLATION_LIMIT || entries.len() == TRANSLATION_ENTRY_LIMIT {
             return Err(bad());
         }
-        let mut registers = Vec::with_capacity(usize::from(count));
+        let mut values = Vec::with_capacity(usize::from(count));
         for _ in 0..count {
-            registers.push(u64::from_le_bytes(cursor.bytes(streams, Stream::Translation)?));
+            values.push(u64::from_le_bytes(cursor.bytes(streams, Stream::Translation)?));
         }
-        entries.push(Translation { from, registers });
+        entries.push(Translation { from, values });
     }
     Ok(entries)
 }

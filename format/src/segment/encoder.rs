@@ -726,8 +726,8 @@ impl<M: InitialMemory> SegmentEncoder<M> {
         }
     }
 
-    /// After `index` instructions of the block under way (or before the segment's first block), the system registers
-    /// that govern translation have these values, in the machine's order; none if they are not known.
+    /// After `index` instructions of the block under way (or before the segment's first block), what governs translation is
+    /// this, in the machine's words: at most [`TRANSLATION_LIMIT`](super::TRANSLATION_LIMIT) values.
     pub fn translation(&mut self, index: u32, values: &[u64]) {
         let instructions = self.head.instructions + u64::from(index);
         let stream = &mut self.streams[Stream::Translation as usize];

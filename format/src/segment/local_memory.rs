@@ -514,9 +514,12 @@ mod tests {
     /// Which lines of the only page that was touched were read and stored to, and which bytes of the first two are known.
     fn left(memory: &LocalMemory) -> (u64, u64, [u64; 2]) {
         let page = memory.pool.pages().next().unwrap();
-        let lines: Vec<_> = page.lines().collect();
-        let stored = (0..).zip(&lines).map(|(at, line)| u64::from(line.stored) << at).sum();
-        (page.state.seen, stored, [lines[0].known, lines[1].known])
+        let (mut stored, mut known) = (0, [0; 2]);
+        for (at, line) in page.lines() {
+            stored |= u64::from(line.stored) << at;
+            known[at] = line.known;
+        }
+        (page.state.seen, stored, known)
     }
 
     #[test]

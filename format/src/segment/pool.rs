@@ -47,7 +47,7 @@ pub(crate) struct Lines {
 }
 
 /// See the [module](self).
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Pool {
     cells: Vec<u64>,
     states: Vec<PageState>,
@@ -63,6 +63,13 @@ pub(super) struct Parts<'a> {
     pub states: &'a mut [PageState],
     /// [`cell::STAMP`] of the segment under way.
     pub stamp: u64,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        // Not 0: a cell that nobody has written is not this segment's.
+        Pool { cells: Vec::new(), states: Vec::new(), used: 0, stamp: 1 << cell::STAMP_SHIFT }
+    }
 }
 
 impl Pool {
@@ -127,9 +134,16 @@ impl Pool {
     }
 }
 
+/// Whether this segment has written a cell.
+#[inline(always)]
+fn is_fresh(cell: u64, stamp: u64) -> bool {
+    // Of the upper halves, which all processors can compare several at a time.
+    ((cell ^ stamp) >> 32) as u32 & (cell::STAMP >> 32) as u32 == 0
+}
+
 /// What is known of a word, in a cell's form; a cell of another segment has nothing.
 fn fresh(cell: u64, stamp: u64) -> u64 {
-    if (cell ^ stamp) >> cell::STAMP_SHIFT == 0 { cell } else { 0 }
+    if is_fresh(cell, stamp) { cell } else { 0 }
 }
 
 /// One physical page that the segment has touched.
@@ -152,9 +166,14 @@ pub(crate) struct Line {
 }
 
 impl Page<'_> {
-    /// Its lines.
-    pub fn lines(&self) -> impl Iterator<Item = Line> {
-        self.cells.chunks_exact(LINE_WORDS).map(|cells| {
+    /// Its lines that the segment has touched, and their numbers.
+    pub fn lines(&self) -> impl Iterator<Item = (usize, Line)> {
+        let lines = self.cells.chunks_exact(LINE_WORDS).enumerate();
+        // Most lines of most pages were not touched, so that is looked at first, in a form that compilers make vectors of.
+        let touched = lines.filter(|(_, cells)| {
+            cells.iter().fold(false, |touched, cell| touched | is_fresh(*cell, self.stamp))
+        });
+        touched.map(|(number, cells)| {
             let mut line = Line { known: 0, stored: false, bytes: [0; LINE_BYTES] };
             let mut all = 0;
             for (at, (cell, bytes)) in cells.iter().zip(line.bytes.chunks_exact_mut(4)).enumerate() {
@@ -164,7 +183,7 @@ impl Page<'_> {
                 bytes.copy_from_slice(&(cell as u32).to_le_bytes());
             }
             line.stored = all & cell::STORED != 0;
-            line
+            (number, line)
         })
     }
 }
@@ -241,12 +260,16 @@ mod tests {
         pool.page_mut(one).store_byte(66, 5);
         pool.page_mut(other).see_byte(0, 6);
         pool.page_mut(other).mark_changed(4095);
-        let lines = |pool: &Pool, number: u64| -> Vec<Line> {
-            pool.pages().find(|page| page.state.number == number).unwrap().lines().collect()
+        let only_line = |pool: &Pool, number: u64, at: usize| -> Line {
+            let page = pool.pages().find(|page| page.state.number == number).unwrap();
+            let lines: Vec<_> = page.lines().collect();
+            assert_eq!(lines.len(), 1);
+            assert_eq!(lines[0].0, at);
+            lines[0].1
         };
-        let line = lines(&pool, 7)[1];
+        let line = only_line(&pool, 7, 1);
         assert_eq!((line.known, line.stored, line.bytes[2]), (1 << 2, true, 5));
-        let line = lines(&pool, 9)[0];
+        let line = only_line(&pool, 9, 0);
         assert_eq!((line.known, line.stored, line.bytes[0]), (1, false, 6));
         assert_eq!((pool.page_mut(other).state.seen, pool.page_mut(other).state.changed), (1, 1 << 63));
         assert_eq!(pool.numbers().collect::<Vec<_>>(), [7, 9]);
@@ -255,7 +278,7 @@ mod tests {
         assert_eq!(again, one, "from the start");
         assert!(!pool.page_mut(again).knows(66), "what another segment has left");
         pool.page_mut(again).store_byte(65, 1);
-        assert_eq!(lines(&pool, 8)[1].known, 1 << 1);
+        assert_eq!(only_line(&pool, 8, 1).known, 1 << 1);
         assert_eq!(pool.numbers().collect::<Vec<_>>(), [8]);
         assert!(pool.state_mut(other).is_none());
     }

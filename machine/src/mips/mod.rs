@@ -23,6 +23,7 @@ mod mode;
 mod operation;
 #[cfg(test)]
 mod tests;
+pub mod tlb;
 pub mod translation;
 
 pub use effects::Flow;

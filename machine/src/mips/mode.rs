@@ -76,8 +76,10 @@ impl Mode {
     }
 
     /// The mode of a processor with these properties (other bits of `processor` do not count) where its FPU's registers have
-    /// 64 bits or not, its code is compressed or not, and an instruction is in this slot.
+    /// 64 bits or not, its code is compressed or not, and an instruction is in this slot. Of compressed code the slots do not
+    /// matter: all of it is opaque, and where an instruction leads is recorded with its other results.
     pub fn in_slot(processor: Mode, fpu_64: bool, compressed: bool, slot: Slot) -> Mode {
+        let slot = if compressed { Slot::None } else { slot };
         processor.in_state(if fpu_64 { STATUS_FR } else { 0 }, compressed, slot)
     }
 
@@ -192,6 +194,8 @@ mod tests {
             let mode = processor.with_slot(slot);
             assert_eq!((mode.slot(), mode.in_delay_slot()), (slot, slot != Slot::None));
             assert_eq!(Mode::from_bits(mode.bits()), Some(mode));
+            assert_eq!(Mode::in_slot(processor, false, false, slot), mode);
+            assert_eq!(Mode::in_slot(processor, false, true, slot), Mode::at(processor, 0, 1));
         }
     }
 }

@@ -5,7 +5,7 @@ mod events;
 use std::fmt::Write;
 
 use crate::target::Guest;
-use ktrace_timeline::destination::Destination;
+use ktrace_timeline::destination::{Destination, parse_number};
 use ktrace_timeline::guest_address;
 use ktrace_timeline::provenance::{Provenance, runs};
 
@@ -105,11 +105,7 @@ fn provenance(guest: &mut Guest, address: &str, length: Option<&str>) -> String 
 
 /// An address or another number of 32 bits: hexadecimal with 0x, else decimal.
 fn number(text: &str) -> Option<u32> {
-    let number = match text.strip_prefix("0x") {
-        Some(digits) => u64::from_str_radix(digits, 16).ok(),
-        None => text.parse().ok(),
-    };
-    number.and_then(guest_address)
+    parse_number(text).and_then(guest_address)
 }
 
 /// The position first, so that a script need only read a number.

@@ -8,12 +8,12 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail, ensure};
 use ktrace_timeline::{Recording, Replay};
 use ktracer_tests::agreement::{self, Comparison, Coverage, Registers};
+use ktracer_tests::arm;
 use ktracer_tests::memory;
 use ktracer_tests::programs::Guest;
 use ktracer_tests::qemu::Qemu;
 use ktracer_tests::report;
 use ktracer_tests::session::{FIRST_LOG, Session, logging};
-use ktracer_tests::thumb;
 
 /// Positions of U-Boot from reset.
 const U_BOOT_POSITIONS: usize = 1_000_000;
@@ -100,7 +100,7 @@ fn u_boot(qemu: &Qemu) -> Result<bool> {
 fn thumb(qemu: &Qemu) -> Result<bool> {
     println!("The tests' own guest in Thumb-2, from reset");
     let scratch = tempfile::tempdir()?;
-    let image = thumb::build(scratch.path())?.display().to_string();
+    let image = arm::thumb(scratch.path())?.display().to_string();
     let arguments = ["-M", "virt", "-nic", "none", "-display", "none", "-bios", &image];
     let arguments = arguments.into_iter().chain(logging());
     let trace = Session::start_on(qemu, scratch.path(), &["--stop-after", "400k"], arguments)?.finish()?;

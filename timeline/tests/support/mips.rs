@@ -3,7 +3,8 @@
 //!
 //! It runs in kseg0, where no access need say what is behind a page; there is an image of the first pages of memory. It has a
 //! taken branch with its slot, a branch-likely that nullifies its slot, unaligned loads and stores, a branch whose slot is in a
-//! block of its own, opaque instructions of coprocessor 0, an exception in a delay slot, a return from it, and a loop.
+//! block of its own, opaque instructions of coprocessor 0, an exception in a delay slot, a return from it, and a loop. Its TLB,
+//! which is told from the second segment on, shows [`MAPPED`] pages that no instruction accesses.
 
 use std::path::Path;
 
@@ -12,6 +13,7 @@ use ktrace_format::header::{self, Architecture, ByteOrder, Header};
 use ktrace_format::memory::{ImageWriter, Region, RegionKind};
 use ktrace_format::segment::encoder::{BlockTraits, Encoder, Finished, InitialMemory, OpaqueInstruction};
 use ktrace_format::shadow::Target;
+use ktrace_machine::mips::tlb::{self, Entry, State as Tlb};
 use ktrace_machine::{self as machine, Block, InstructionSet, Mode};
 
 const CODE: u32 = 0x8000_1000;
@@ -23,6 +25,15 @@ pub const DATA_ADDRESS: u32 = 0x8000_2000;
 pub const LOOP: u32 = 0x8000_1080;
 /// The first position of the loop, of which each turn has three.
 pub const LOOP_POSITION: u64 = 19;
+/// The first address of the first page of two that the TLB maps: it shows the image's third page from the second segment on, its second
+/// page does from [`REMAPPED`] on, and between [`OTHER_SPACE`] and that neither shows anything.
+pub const MAPPED: u32 = 0x0040_0000;
+/// The first position of the second segment.
+pub const SECOND_SEGMENT: u64 = 15;
+/// The first position in another address space.
+pub const OTHER_SPACE: u64 = LOOP_POSITION + 3 + 1;
+/// The first position at which the pages are those of all address spaces.
+pub const REMAPPED: u64 = LOOP_POSITION + 6 + 2;
 /// How often it is executed.
 pub const TURNS: u64 = 3;
 /// The position of the instruction in a delay slot that faults.
@@ -37,6 +48,9 @@ const PC: usize = 37;
 /// Of release 2.
 const RELEASE_2: u16 = 1 << 7;
 const IN_DELAY_SLOT: u16 = 1 << 4;
+/// Of EntryLo, and of an entry's EntryHi in a trace.
+const VALID: u64 = 1 << 1;
+const GLOBAL: u32 = 1 << 12;
 
 /// Registers at a position: `None` if nothing proves the value.
 pub type State = Vec<Option<u32>>;
@@ -152,6 +166,13 @@ impl Recorder {
         }
     }
 
+    /// What the TLB is after so many instructions of the present block: one entry, which is told if there is one.
+    fn tlb(&mut self, index: u32, asid: u16, alone: bool, told: Option<Entry>) {
+        let told: Vec<(usize, Entry)> = told.map(|entry| (0, entry)).into_iter().collect();
+        let state = Tlb::Tlb { asid, in_use: 1 };
+        tlb::record(state, alone, &told, |values| self.encoder.translation(index, values));
+    }
+
     fn run(&mut self) {
         // lui t0, 0x8000; ori t0, t0, 0x2000; addiu t1, zero, 5; bne t1, zero, 0x80001020; addiu t2, t1, 1
         self.enter(&[0x3c08_8000, 0x3508_2000, 0x2409_0005, 0x1520_0004, 0x252a_0001], false);
@@ -207,6 +228,8 @@ impl Recorder {
         // An interrupt line has changed since.
         self.registers[CAUSE] = 0x8700;
         self.begin_segment();
+        let page = |frame: u64| frame << 6 | VALID;
+        self.tlb(0, 1, true, Some(Entry { hi: MAPPED | 1, page_mask: 0, lo: [page(2), page(1)] }));
 
         // j 0x80001080; lw t6, 0x100(t1), which faults
         let block = self.enter(&[0x0800_0420, 0x8d2e_0100], false);
@@ -226,8 +249,16 @@ impl Recorder {
         self.encoder.end_block(2);
 
         // addiu v0, v0, 1; b 0x80001080; nop
-        for _ in 0..TURNS {
+        for turn in 0..TURNS {
             self.enter(&[0x2442_0001, 0x1000_fffe, 0], false);
+            match turn {
+                1 => self.tlb(1, 2, false, None),
+                2 => {
+                    let entry = Entry { hi: MAPPED | GLOBAL, page_mask: 0, lo: [page(1), page(2)] };
+                    self.tlb(2, 2, false, Some(entry));
+                }
+                _ => {}
+            }
             self.step(&[(2, self.registers[2] + 1)]);
             self.step(&[]);
             self.step(&[(PC, LOOP)]);

@@ -52,7 +52,8 @@ fn operation(word: Word) -> Opaque {
         0o03 => mapping("tlbinv", 0),
         0o04 => mapping("tlbinvf", 0),
         0o06 => mapping("tlbwr", 0),
-        0o10 => Opaque::writer("tlbp", 0),
+        // Where it finds nothing, QEMU gives up entries behind those of the TLB that the guest could notice.
+        0o10 => mapping("tlbp", 0),
         0o30 => mapping("eret", PROGRAM_COUNTER | STATUS),
         0o37 => mapping("deret", PROGRAM_COUNTER | STATUS),
         0o40 => Opaque::writer("wait", 0),

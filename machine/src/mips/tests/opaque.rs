@@ -31,7 +31,7 @@ fn what_they_write() {
         (0x4162_6000, "di", V0 | STATUS, false, false),
         (0x4162_6020, "ei", V0 | STATUS, false, false),
         (0x4200_0002, "tlbwi", 0, false, true),
-        (0x4200_0008, "tlbp", 0, false, false),
+        (0x4200_0008, "tlbp", 0, false, true),
         (0x4200_0018, "eret", STATUS | 1 << PC, false, true),
         (0x4200_0020, "wait", 0, false, false),
         (0xc082_0000, "ll", V0, true, false),

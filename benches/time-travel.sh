@@ -51,19 +51,21 @@ arguments=(-M virt -m 512 -display none -serial "file:$work/console" -no-reboot 
 
 say "the library"
 "$programs/time_travel" "$work/trace" >"$work/measured"
-# Words that it has found written often, and last near the start, and the fourth instruction of QEMU's boot stub, which runs once.
-read -r -a watches < <(python3 - "$work/measured" <<'PYTHON'
+# Words that it has found written near and far from a position, and the fourth instruction of QEMU's boot stub, which runs once.
+read -r -a near < <(python3 - "$work/measured" <<'PYTHON'
 import json, sys
-found = next(row for row in map(json.loads, open(sys.argv[1])) if "near_watch" in row)
-names = {"near_watch": "--near-watch", "far_watch": "--far-watch"}
-print(*(f"{option} {found[name]:#x}" for name, option in names.items() if found[name] is not None))
+found = next(row for row in map(json.loads, open(sys.argv[1])) if "near_watches" in row)
+print(*(f"--near-watch {position}:{word:#x}" for position, word in found["near_watches"]))
 PYTHON
 ) || true
-places=("${watches[@]}" --far-breakpoint 0x4000000c)
-far=(--far-breakpoint 0x4000000c)
-[[ " ${watches[*]} " =~ " --far-watch "([^ ]+) ]] && far+=(--far-watch "${BASH_REMATCH[1]}")
+read -r -a far < <(python3 - "$work/measured" <<'PYTHON'
+import json, sys
+found = next(row for row in map(json.loads, open(sys.argv[1])) if "far_watch" in row)
+print("--far-breakpoint 0x4000000c", f"--far-watch {found['far_watch']:#x}" if found["far_watch"] is not None else "")
+PYTHON
+) || true
 say "ktreplay"
-"$programs/time_travel_server" "$work/trace" "${places[@]}" >>"$work/measured"
+"$programs/time_travel_server" "$work/trace" "${near[@]}" "${far[@]}" >>"$work/measured"
 if [ -n "$qemu_replay" ]; then
     say "QEMU's record and replay: about $((80 * samples + 60)) s"
     mkdir "$work/qemu"
@@ -99,6 +101,6 @@ for line in open(f"{work}/measured"):
         numbers = (row[key] for key in ("median_ms", "p99_ms", "worst_ms", "mean_processor_ms"))
         note = f"  ({row['note']})" if row.get("note") else ""
         print(f"{row['what']:<86} " + " ".join(f"{number(value):>9}" for value in numbers) + f" {row['count']:6}{note}")
-    else:
+    elif "near_watches" not in row:
         print(row)
 PYTHON

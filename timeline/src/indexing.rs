@@ -27,7 +27,7 @@ use crate::program::Program;
 #[non_exhaustive]
 pub enum IndexError {
     /// The file can't be written.
-    #[error("{path}: {source}", path = .path.display())]
+    #[error("{path} can't be written", path = .path.display())]
     Io {
         /// The file.
         path: PathBuf,

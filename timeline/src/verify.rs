@@ -16,6 +16,9 @@ use crate::engine::{Divergence, Engine};
 use crate::journal::{Journal, NoJournal};
 use crate::program::Program;
 
+/// Instructions that are executed between two looks at whether the search was cancelled.
+const SLICE: u64 = 1 << 16;
+
 /// A stretch of positions that is not proved.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Unproved {
@@ -59,6 +62,22 @@ pub(crate) fn segment<J: Journal>(
     next: Option<&SegmentEntry>,
 ) -> Result<(), Unproved> {
     segment_with(engine, entry, next, |engine| engine.run_to(entry.instructions))
+}
+
+/// The same, but it gives up when `cancelled` returns true, which is asked all the time. What it returns then means
+/// nothing.
+pub(crate) fn segment_unless<J: Journal>(
+    engine: &mut Engine<J>,
+    entry: &SegmentEntry,
+    next: Option<&SegmentEntry>,
+    cancelled: &dyn Fn() -> bool,
+) -> Result<(), Unproved> {
+    segment_with(engine, entry, next, |engine| {
+        while engine.executed < entry.instructions && !cancelled() {
+            engine.run_to((engine.executed + SLICE).min(entry.instructions))?;
+        }
+        if engine.executed == entry.instructions { engine.run_to(entry.instructions) } else { Ok(()) }
+    })
 }
 
 /// The same, with a way of one's own to execute all of the segment, which has begun.
@@ -112,7 +131,7 @@ pub(crate) fn keyframe_mismatch(
 }
 
 /// Verifies everything on rayon's current thread pool. `progress` is told instructions as segments are done;
-/// once `cancelled` is true no further segment is begun and what remains counts as not proved.
+/// once `cancelled` is true no further segment is begun, and what remains or is under way counts as not proved.
 pub fn verify(
     program: &Arc<Program>,
     progress: &(dyn Fn(u64) + Sync),
@@ -125,14 +144,16 @@ pub fn verify(
         .map_init(
             || Engine::<NoJournal>::new(Arc::clone(program)),
             |engine, (number, entry)| {
+                let outcome = if cancelled() {
+                    Ok(())
+                } else {
+                    segment_unless(engine, entry, segments.get(number + 1), cancelled)
+                };
+                // What was under way then is not known to be right.
                 if cancelled() {
-                    return Err(Unproved {
-                        from: entry.first,
-                        to: entry.end(),
-                        reason: "not verified: interrupted".into(),
-                    });
+                    let reason = "not verified: interrupted".into();
+                    return Err(Unproved { from: entry.first, to: entry.end(), reason });
                 }
-                let outcome = segment(engine, entry, segments.get(number + 1));
                 progress(entry.instructions);
                 outcome
             },

@@ -34,9 +34,8 @@ const SAMPLES: usize = 20;
 const SHORTEST: u64 = 20;
 const LONGEST: u64 = 500;
 
-/// Where Debian's armhf kernel has its memory on `virt`, and the virtual address of its first byte.
-const RAM: std::ops::Range<u64> = 0x4000_0000..0x6000_0000;
-const VIRTUAL_RAM: u32 = 0xc000_0000;
+/// Debian's armhf kernel runs at addresses from here on.
+const KERNEL: u32 = 0xc000_0000;
 
 /// A copy of a recording, of which the indexes are missing, or damaged, too.
 fn copy(trace: &Path, scratch: &Path, name: &str, damaged: bool) -> Result<PathBuf> {
@@ -66,7 +65,7 @@ const QUIET_FROM: &str = "25%";
 
 /// A word that nobody writes from a quarter of the recording on, beside words that many segments write: a search must execute
 /// all of these.
-fn never_written(trace: &Path) -> Result<u64> {
+fn never_written(trace: &Path) -> Result<u32> {
     let program = Arc::new(Program::open(trace)?);
     let end = program.trace().instructions();
     let mut recording = Recording::new(Arc::clone(&program));
@@ -77,13 +76,14 @@ fn never_written(trace: &Path) -> Result<u64> {
         let walk = Walk::new(Arc::clone(&program), random.u64(end / 2..end)).take(500);
         let stores = walk.filter_map(|event| match event {
             Event::Instruction(instruction) => {
-                instruction.accesses.into_iter().find(|access| access.store)?.physical
+                instruction.accesses.into_iter().find(|access| access.store && access.address >= KERNEL)
             }
             _ => None,
         });
-        let Some(written) = stores.filter(|physical| RAM.contains(physical)).last() else { continue };
-        for word in (0..16).map(|word| (written & !63) + 4 * word) {
-            let range = MemoryRange::new(AddressSpace::Physical, word, 4).context("a word")?;
+        let Some(written) = stores.filter(|access| access.device.is_none()).last() else { continue };
+        let line = written.address & !63;
+        for word in (0..16).map(|word| line + 4 * word) {
+            let range = MemoryRange::new(AddressSpace::Virtual, word.into(), 4).context("a word")?;
             let watchpoints = vec![Watchpoint { range, watched: Watched::Write }];
             recording.seek(Position(end / 4))?;
             let started = Instant::now();
@@ -125,12 +125,12 @@ fn interrupt_server(
             }
         }
     }
-    say(measured, ended, what);
+    say(measured, &ended, what);
     Ok(())
 }
 
-/// Says how long it took to interrupt something, or that there was nothing to be interrupted.
-fn say(mut measured: Measured, ended: Measured, what: &str) {
+/// Says how long it took to interrupt something, and how often there was nothing to be interrupted.
+fn say(mut measured: Measured, ended: &Measured, what: &str) {
     if ended.count() > 0 {
         let mean = ended.total() / ended.count() as f64;
         measured.note(format!(
@@ -152,7 +152,10 @@ fn interrupt_program(random: &mut fastrand::Rng, what: &str, arguments: &[&str])
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()?;
-        std::thread::sleep(Duration::from_millis(random.u64(100 + SHORTEST..100 + LONGEST)));
+        let wait = Duration::from_millis(random.u64(100 + SHORTEST..100 + LONGEST));
+        while asked.elapsed() < wait && child.try_wait()?.is_none() {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         if child.try_wait()?.is_some() {
             ended.add(milliseconds(asked));
             continue;
@@ -166,7 +169,7 @@ fn interrupt_program(random: &mut fastrand::Rng, what: &str, arguments: &[&str])
             _ => bail!("{what}: {status}"),
         }
     }
-    say(measured, ended, what);
+    say(measured, &ended, what);
     Ok(())
 }
 
@@ -176,7 +179,7 @@ fn end(child: &mut Child) -> Result<ExitStatus> {
     Ok(child.wait()?)
 }
 
-fn server(trace: &Path, word: u64, damaged: bool) -> Result<()> {
+fn server(trace: &Path, word: u32, damaged: bool) -> Result<()> {
     let server = Server::start(trace)?;
     let client = &mut Client::connect(server.address)?;
     let random = &mut fastrand::Rng::with_seed(4);
@@ -187,7 +190,7 @@ fn server(trace: &Path, word: u64, damaged: bool) -> Result<()> {
     let never = "Z0,fffffff0,4".to_owned();
     // r0 == 0x12345679, in gdb's bytecode.
     let condition = format!("Z0,{often},4;Xa,26000024123456791327");
-    let watch = format!("Z2,{:x},4", virtual_address(word));
+    let watch = format!("Z2,{word:x},4");
     for (what, packet, start) in [
         ("a breakpoint never hit", &never, "start"),
         ("a breakpoint hit often, a condition never true", &condition, "start"),
@@ -223,11 +226,7 @@ fn server(trace: &Path, word: u64, damaged: bool) -> Result<()> {
     interrupt_server(client, random, "find in all memory (qSearch)", search, "end")
 }
 
-fn virtual_address(physical: u64) -> u32 {
-    VIRTUAL_RAM.wrapping_add((physical - RAM.start) as u32)
-}
-
-fn programs(trace: &Path, word: u64, damaged: bool) -> Result<()> {
+fn programs(trace: &Path, word: u32, damaged: bool) -> Result<()> {
     let directory = trace.to_str().context("a directory's name")?;
     let random = &mut fastrand::Rng::with_seed(5);
     let often = {
@@ -236,7 +235,7 @@ fn programs(trace: &Path, word: u64, damaged: bool) -> Result<()> {
         let pc = recording.registers()?.get(15).copied().flatten().context("a program counter")?;
         format!("{pc:#x}")
     };
-    let word = format!("phys:{word:#x}+4");
+    let word = format!("{word:#x}+4");
     for question in [
         &["exec", "0xfffffff0"][..],
         &["exec", &often],

@@ -1,6 +1,6 @@
 //! Measures how long `ktreplay` takes to answer a client that sends what gdb sends, over TCP: `benches/time-travel.sh` runs it.
 //!
-//!     time_travel_server DIR [--near-watch ADDR] [--far-watch ADDR] [--far-breakpoint ADDR]
+//!     time_travel_server DIR [--near-watch POSITION:ADDR]... [--far-watch ADDR] [--far-breakpoint ADDR]
 //!
 //! Prints one JSON object a line, see `ktracer_tests::measure`. A time is that from sending a packet to having its answer.
 
@@ -21,7 +21,8 @@ const STARTS: usize = 10;
 
 struct Arguments {
     trace: PathBuf,
-    near_watch: Option<String>,
+    /// Positions, and words to watch from there.
+    near_watches: Vec<(u64, String)>,
     far_watch: Option<String>,
     far_breakpoint: Option<String>,
 }
@@ -29,16 +30,19 @@ struct Arguments {
 fn arguments() -> Result<Arguments> {
     let mut words = std::env::args().skip(1);
     let trace = PathBuf::from(words.next().context("the trace's directory is missing")?);
-    let mut arguments = Arguments { trace, near_watch: None, far_watch: None, far_breakpoint: None };
+    let mut arguments = Arguments { trace, near_watches: Vec::new(), far_watch: None, far_breakpoint: None };
     while let Some(option) = words.next() {
-        let place = match option.as_str() {
-            "--near-watch" => &mut arguments.near_watch,
-            "--far-watch" => &mut arguments.far_watch,
-            "--far-breakpoint" => &mut arguments.far_breakpoint,
+        let value = words.next().with_context(|| format!("{option} wants a value"))?;
+        let address = |text: &str| text.trim_start_matches("0x").to_owned();
+        match option.as_str() {
+            "--near-watch" => {
+                let (position, word) = value.split_once(':').context("a position and an address")?;
+                arguments.near_watches.push((position.parse().context("a position")?, address(word)));
+            }
+            "--far-watch" => arguments.far_watch = Some(address(&value)),
+            "--far-breakpoint" => arguments.far_breakpoint = Some(address(&value)),
             _ => bail!("unknown option {option}"),
-        };
-        let address = words.next().context("an address is missing")?;
-        *place = Some(address.trim_start_matches("0x").to_owned());
+        }
     }
     Ok(arguments)
 }
@@ -82,7 +86,7 @@ fn back_to(client: &mut Client, measured: &mut Measured, kind: &str, address: &s
 }
 
 fn main() -> Result<()> {
-    let Arguments { trace, near_watch, far_watch, far_breakpoint } = arguments()?;
+    let Arguments { trace, near_watches, far_watch, far_breakpoint } = arguments()?;
     print_heading("through ktreplay, over TCP: from a packet of gdb's to its answer");
     let (mut cold, mut warm) = (Measured::default(), Measured::default());
     for _ in 0..STARTS {
@@ -140,22 +144,28 @@ fn main() -> Result<()> {
         back_to(client, &mut near, "0", &address)?;
     }
     near.print("reverse-continue to the breakpoint's hit before");
+    let (mut watched, mut distance) = (Measured::default(), 0);
+    for (position, word) in &near_watches {
+        client.monitor(&format!("goto {position}"))?;
+        let answer = back_to(client, &mut watched, "2", word)?;
+        ensure!(answer.contains("watch:"), "{word} was not hit before {position}");
+        distance = distance.max(position - when(client)?.0);
+    }
+    watched.note(format!("up to {distance} instructions back"));
+    watched.print("reverse-continue to a watchpoint written not far before");
     for (what, kind, address) in [
         ("reverse-continue from the end to a breakpoint near the start", "0", far_breakpoint),
-        ("reverse-continue to a watchpoint written often", "2", near_watch),
         ("reverse-continue from the end to a watchpoint last written near the start", "2", far_watch),
     ] {
         let Some(address) = address else { continue };
-        let far = what.contains("from the end");
         let mut measured = Measured::default();
         let mut distance = 0;
         for _ in 0..SAMPLES / 5 {
-            let from = if far { end } else { random.u64(end / 2..end) };
-            client.monitor(&format!("goto {from}"))?;
+            client.monitor("goto end")?;
             let answer = back_to(client, &mut measured, kind, &address)?;
             let is_hit = if kind == "0" { !answer.contains("replaylog") } else { answer.contains("watch:") };
             ensure!(is_hit, "{what}: {address} was not hit");
-            distance = distance.max(from - when(client)?.0);
+            distance = distance.max(end - when(client)?.0);
         }
         measured.note(format!("0x{address}: up to {distance} instructions back"));
         measured.print(what);

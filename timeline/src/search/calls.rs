@@ -2,6 +2,7 @@
 //!
 //! A call returns where the return address is executed with the stack pointer that there was at the entry.
 
+use std::cell::RefCell;
 use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -171,7 +172,9 @@ fn in_segment(
     let program = Arc::clone(engine.program());
     let segments = program.trace().segments();
     let Some(entry) = segments.get(number) else { return ControlFlow::Continue(()) };
-    let proved = match verify::segment(engine, entry, segments.get(number + 1)) {
+    let cancelled = RefCell::new(cancelled);
+    let cancelled = || (cancelled.borrow_mut())();
+    let proved = match verify::segment_unless(engine, entry, segments.get(number + 1), &cancelled) {
         Ok(()) => entry.instructions,
         Err(unproved) => unproved.from - entry.first,
     };
@@ -187,7 +190,7 @@ fn in_segment(
             return ControlFlow::Break(());
         }
         let mut another = None;
-        let ended = scan(engine, quarry, &past, proved, &|| false, &mut |found, here| {
+        let ended = scan(engine, quarry, &past, proved, &cancelled, &mut |found, here| {
             let Found::Instruction { offset, address } = found else { return ControlFlow::Continue(()) };
             let position = entry.first + offset;
             if offset >= proved || seen.is_some_and(|seen| position <= seen) {
@@ -197,6 +200,9 @@ fn in_segment(
             another = calls.at(here, address);
             if another.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
+        if cancelled() {
+            return ControlFlow::Break(());
+        }
         calls.tell(false, tell)?;
         match (ended, another) {
             (Ok(Ended::Enough), Some(address)) => quarry.add_address(&program, address),

@@ -194,7 +194,7 @@ impl Asked {
         let program = Arc::clone(engine.program());
         let segments = program.trace().segments();
         let Some(entry) = segments.get(number) else { return Had::default() };
-        let unproved = verify::segment(engine, entry, segments.get(number + 1)).err();
+        let unproved = verify::segment_unless(engine, entry, segments.get(number + 1), stopped).err();
         let proved = unproved.as_ref().map_or(entry.instructions, |unproved| unproved.from - entry.first);
         let mut unproved = unproved.filter(|unproved| unproved.from < self.at);
         if let Some(unproved) = &mut unproved {

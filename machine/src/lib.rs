@@ -34,4 +34,4 @@ pub use instruction_set::{ByteOrder, Encoding, InstructionSet, guest_address};
 pub use mode::Mode;
 pub use opaque::{Opaque, Results};
 pub use registers::{KnownRegisters, REGISTER_CAPACITY, RegisterSet, Registers};
-pub use translation::Translations;
+pub use translation::{Mapped, Translations};

@@ -4,8 +4,19 @@
 use crate::InstructionSet;
 use crate::arm::translation::TranslationRegisters;
 use crate::mips;
-use crate::mips::tlb::{History, Mapped, State};
+use crate::mips::tlb::{History, State};
 use crate::mips::translation::Segment;
+
+/// What is behind a virtual address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mapped {
+    /// This physical address.
+    To(u64),
+    /// An access would raise an exception.
+    Nothing,
+    /// The trace does not say.
+    Unknown,
+}
 
 /// What governs translation in a segment, by how many of its instructions have been executed.
 #[derive(Clone, Debug)]
@@ -52,45 +63,51 @@ impl Translations {
     }
 
     /// Where an access would find a virtual address, after so many instructions and with this status register, whatever was
-    /// seen before: `Some(None)` if it would find nothing. `None`: this does not say, or not for certain.
-    pub fn certain(&self, executed: u64, status: u32, address: u32) -> Option<Option<u64>> {
+    /// seen before, if that is certain.
+    pub fn certain(&self, executed: u64, status: u32, address: u32) -> Mapped {
         match &self.0 {
             // The tables may have been changed since the processor last looked at them.
-            Kind::Arm(_) => None,
+            Kind::Arm(_) => Mapped::Unknown,
             Kind::Mips(history) => match mips::translation::segment(address, status) {
-                Segment::Fixed(physical) => {
-                    let is_fixed = history.state(executed) != State::OtherSegments;
-                    is_fixed.then_some(Some(physical.into()))
-                }
-                Segment::Mapped => match history.look_up(executed, address) {
-                    Mapped::To(physical) => Some(Some(physical)),
-                    Mapped::Nothing => Some(None),
-                    Mapped::Unknown => None,
-                },
+                Segment::Fixed(_) if history.state(executed) == State::OtherSegments => Mapped::Unknown,
+                Segment::Fixed(physical) => Mapped::To(physical.into()),
+                Segment::Mapped => history.look_up(executed, address),
             },
         }
     }
 
-    /// The physical address behind a virtual one by tables in memory. `read` reads little-endian numbers of so many bytes in
-    /// physical memory; it returns `None` for what is not known. `None`: unmapped, or not known.
+    /// What is behind a virtual address by tables in memory. `read` reads little-endian numbers of so many bytes in physical
+    /// memory; it returns `None` for what is not known.
     pub fn by_tables(
         &self,
         executed: u64,
         address: u32,
         read: &mut dyn FnMut(u64, usize) -> Option<u64>,
-    ) -> Option<u64> {
-        match &self.0 {
-            Kind::Arm(entries) => {
-                let after = entries.partition_point(|(from, _)| *from <= executed);
-                entries.get(after.checked_sub(1)?)?.1.as_ref()?.translate(address, read)
-            }
-            Kind::Mips(_) => None,
+    ) -> Mapped {
+        match self.registers(executed) {
+            Some(registers) => registers.translate(address, read),
+            None => Mapped::Unknown,
         }
+    }
+
+    /// Whether the registers that govern tables are others than at the segment's start, or were in between.
+    pub fn tables_have_changed(&self, executed: u64) -> bool {
+        match &self.0 {
+            Kind::Arm(entries) => entries.iter().skip(1).any(|(from, _)| *from <= executed),
+            Kind::Mips(_) => false,
+        }
+    }
+
+    fn registers(&self, executed: u64) -> Option<&TranslationRegisters> {
+        let Kind::Arm(entries) = &self.0 else { return None };
+        let after = entries.partition_point(|(from, _)| *from <= executed);
+        entries.get(after.checked_sub(1)?)?.1.as_ref()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::Mapped::{Nothing, To, Unknown};
     use super::*;
     use crate::ByteOrder;
 
@@ -106,10 +123,10 @@ mod tests {
     fn without_a_tlb_the_fixed_segments_of_mips_are_translated_and_no_others() {
         for translations in [mips(&[]), mips(&[(0, &[])])] {
             let certain = |address, status| translations.certain(0, status, address);
-            assert_eq!(certain(0x8000_1234, 0), Some(Some(0x1234)));
-            assert_eq!(certain(0xbfc0_0000, 0), Some(Some(0x1fc0_0000)));
-            assert_eq!((certain(0x40_0000, 0), certain(0xc000_0000, 0)), (None, None));
-            assert_eq!((certain(0x40_0000, ERL), certain(0xc000_0000, ERL)), (Some(Some(0x40_0000)), None));
+            assert_eq!(certain(0x8000_1234, 0), To(0x1234));
+            assert_eq!(certain(0xbfc0_0000, 0), To(0x1fc0_0000));
+            assert_eq!((certain(0x40_0000, 0), certain(0xc000_0000, 0)), (Unknown, Unknown));
+            assert_eq!((certain(0x40_0000, ERL), certain(0xc000_0000, ERL)), (To(0x40_0000), Unknown));
         }
     }
 
@@ -119,12 +136,12 @@ mod tests {
         let entry = [1 << 16 | 1 << 32, 0xc000_1000, 0x123 << 6 | 3, 1];
         let translations = mips(&[(0, &entry), (3, &[1 << 33])]);
         let certain = |executed, address| translations.certain(executed, 0, address);
-        assert_eq!(certain(2, 0xc000_0abc), Some(Some(0x12_3abc)));
-        assert_eq!((certain(2, 0xc000_1abc), certain(2, 0x40_0000)), (Some(None), Some(None)));
-        assert_eq!(certain(2, 0x8000_1234), Some(Some(0x1234)));
-        assert_eq!(translations.certain(2, ERL, 0x40_0000), Some(Some(0x40_0000)));
-        assert_eq!((certain(3, 0xc000_0abc), certain(3, 0x8000_1234)), (None, None));
-        assert_eq!(translations.by_tables(2, 0xc000_0abc, &mut |_, _| Some(0)), None);
+        assert_eq!(certain(2, 0xc000_0abc), To(0x12_3abc));
+        assert_eq!((certain(2, 0xc000_1abc), certain(2, 0x40_0000)), (Nothing, Nothing));
+        assert_eq!(certain(2, 0x8000_1234), To(0x1234));
+        assert_eq!(translations.certain(2, ERL, 0x40_0000), To(0x40_0000));
+        assert_eq!((certain(3, 0xc000_0abc), certain(3, 0x8000_1234)), (Unknown, Unknown));
+        assert_eq!(translations.by_tables(2, 0xc000_0abc, &mut |_, _| Some(0)), Unknown);
     }
 
     #[test]
@@ -136,12 +153,13 @@ mod tests {
         let by_tables = |executed| translations.by_tables(executed, 0x1234, &mut |_, _| None);
         assert_eq!(
             [by_tables(0), by_tables(1), by_tables(4), by_tables(5)],
-            [None, Some(0x1234), Some(0x1234), None]
+            [Unknown, To(0x1234), To(0x1234), Unknown]
         );
-        assert_eq!(translations.certain(1, 0, 0x1234), None);
+        assert_eq!([0, 1, 4, 5].map(|at| translations.tables_have_changed(at)), [false, false, false, true]);
+        assert_eq!(translations.certain(1, 0, 0x1234), Unknown);
         // Nothing of it is left for the next segment.
         assert!(!Translations::continues(InstructionSet::Arm, off));
         translations.next_segment([].into_iter());
-        assert_eq!(translations.by_tables(4, 0x1234, &mut |_, _| None), None);
+        assert_eq!(translations.by_tables(4, 0x1234, &mut |_, _| None), Unknown);
     }
 }

@@ -19,6 +19,16 @@ pub fn exit(scratch: &Path) -> Result<PathBuf> {
     build(scratch, "exit.S", &["-Wl,-Ttext=0"], &[])
 }
 
+/// Builds the guest that changes what an address shows in `scratch`, and returns an image for QEMU's `-bios`, and beside it the
+/// executable with its labels.
+pub fn remap(scratch: &Path) -> Result<(PathBuf, PathBuf)> {
+    let image = build(scratch, "remap.S", &["-Wl,-Ttext=0"], &[])?;
+    Ok((image, scratch.join(EXECUTABLE)))
+}
+
+/// The executable of which an image is made.
+const EXECUTABLE: &str = "guest.elf";
+
 fn build(scratch: &Path, source: &str, options: &[&str], libraries: &[&str]) -> Result<PathBuf> {
     let run = |program: &str, arguments: &[&str]| -> Result<()> {
         let output = Command::new(program).args(arguments).current_dir(scratch).output().with_context(|| {
@@ -29,8 +39,8 @@ fn build(scratch: &Path, source: &str, options: &[&str], libraries: &[&str]) -> 
     };
     let source = format!("{GUESTS}/{source}");
     let all = ["-mcpu=cortex-a15", "-ffreestanding", "-nostdlib"];
-    let files = ["-o", "guest.elf", &source];
+    let files = ["-o", EXECUTABLE, &source];
     run("arm-none-eabi-gcc", &[&all[..], options, &files, libraries].concat())?;
-    run("arm-none-eabi-objcopy", &["-O", "binary", "guest.elf", "guest.bin"])?;
+    run("arm-none-eabi-objcopy", &["-O", "binary", EXECUTABLE, "guest.bin"])?;
     Ok(scratch.join("guest.bin"))
 }

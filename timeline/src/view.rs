@@ -2,6 +2,7 @@
 
 use ktrace_format::memory::RegionKind;
 use ktrace_format::shadow::{PAGE_BYTES, Shadow, Target};
+use ktrace_machine::Mapped;
 
 use crate::past::Past;
 
@@ -22,26 +23,34 @@ impl View<'_> {
         self.shadow.any_mapping(address).map(|mapping| self.shadow.target(mapping))
     }
 
-    /// The physical page behind a virtual one here: what translates addresses is known for certain, or an access of this
-    /// segment has shown it, or the translation tables say so. An access of an earlier segment would prove nothing, since the
-    /// mapping may have changed.
+    /// The physical page behind a virtual one here. What translates addresses says so for certain, or else an access of this
+    /// segment has shown it and the translation tables, if they can be walked, say the same: if they do not, the mapping was changed
+    /// since, or the processor has not taken notice of a change yet, and nothing proves which. Without an access the tables
+    /// count. An access of an earlier segment would prove nothing, since the mapping may have changed.
     pub(crate) fn physical_page(&self, address: u32) -> Option<u64> {
         let translations = self.past.translations();
         let shown = self.target(address);
-        let physical = match translations.certain(self.executed, self.status, address) {
+        match translations.certain(self.executed, self.status, address) {
             // Once it has been sent a command, such a device is not read as memory.
-            Some(physical) if shown == Some(Target::Device) => {
-                physical.filter(|physical| !self.is_rom_device(*physical))?
-            }
-            Some(physical) => physical?,
-            None => match shown {
-                Some(target) => return target.physical_page(),
-                None => {
-                    translations.by_tables(self.executed, address, &mut |at, bytes| self.number(at, bytes))?
+            Mapped::To(physical) if shown == Some(Target::Device) && self.is_rom_device(physical) => None,
+            Mapped::To(physical) => Some(self.canonical(physical) / PAGE_BYTES as u64),
+            Mapped::Nothing => None,
+            Mapped::Unknown => {
+                let tables =
+                    translations.by_tables(self.executed, address, &mut |at, bytes| self.number(at, bytes));
+                let by_tables = match tables {
+                    Mapped::To(physical) => Some(self.canonical(physical) / PAGE_BYTES as u64),
+                    Mapped::Nothing => None,
+                    // Only while the registers are those with which it was shown.
+                    Mapped::Unknown if translations.tables_have_changed(self.executed) => None,
+                    Mapped::Unknown => return shown?.physical_page(),
+                };
+                match shown {
+                    Some(target) => target.physical_page().filter(|page| by_tables == Some(*page)),
+                    None => by_tables,
                 }
-            },
-        };
-        Some(self.canonical(physical) / PAGE_BYTES as u64)
+            }
+        }
     }
 
     fn is_rom_device(&self, physical: u64) -> bool {

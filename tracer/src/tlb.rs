@@ -111,7 +111,8 @@ mod tests {
     use super::*;
     use std::cell::RefCell;
 
-    use ktrace_machine::mips::tlb::{History, Mapped};
+    use ktrace_machine::Mapped;
+    use ktrace_machine::mips::tlb::History;
 
     /// QEMU's side: what it answers, the TLB, and which entries were written since it was read.
     struct Guest {

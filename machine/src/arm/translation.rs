@@ -3,6 +3,8 @@
 //!
 //! It says "not known" wherever the tables, or the rules that apply, are not certain.
 
+use crate::translation::Mapped;
+
 /// The system registers that govern the translation: what [`TRANSLATION_REGISTERS`] names, in that order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TranslationRegisters {
@@ -34,56 +36,62 @@ impl TranslationRegisters {
         Some(TranslationRegisters { sctlr: sctlr as u32, ttbcr: ttbcr as u32, ttbr0, ttbr1 })
     }
 
-    /// The physical address behind a virtual one. `read` reads bytes of physical memory, little-endian; it returns
-    /// `None` for bytes that are not known. `None`: unmapped, or not known.
-    pub fn translate(&self, address: u32, read: &mut dyn FnMut(u64, usize) -> Option<u64>) -> Option<u64> {
+    /// What is behind a virtual address. `read` reads bytes of physical memory, little-endian; it returns `None` for bytes that
+    /// are not known.
+    pub fn translate(&self, address: u32, read: &mut dyn FnMut(u64, usize) -> Option<u64>) -> Mapped {
         if self.sctlr & SCTLR_M == 0 {
-            return Some(u64::from(address));
+            return Mapped::To(u64::from(address));
         }
         if self.sctlr & SCTLR_EE != 0 {
-            return None;
+            return Mapped::Unknown;
         }
         if self.ttbcr & TTBCR_EAE != 0 { self.long(address, read) } else { self.short(address, read) }
     }
 
     /// The short-descriptor format (B3.5).
-    fn short(&self, address: u32, read: &mut dyn FnMut(u64, usize) -> Option<u64>) -> Option<u64> {
+    fn short(&self, address: u32, read: &mut dyn FnMut(u64, usize) -> Option<u64>) -> Mapped {
         let n = self.ttbcr & 7;
         let upper = n > 0 && address >> (32 - n) != 0;
         let disabled = if upper { 1 << 5 } else { 1 << 4 };
         if self.ttbcr & disabled != 0 {
-            return None;
+            return Mapped::Nothing;
         }
         let (table, width) = if upper { (self.ttbr1 as u32, 0) } else { (self.ttbr0 as u32, n) };
         let base = table & !((1 << (14 - width)) - 1);
         let index = address << width >> width >> 20;
-        let first = read(u64::from(base | index << 2), 4)? as u32;
+        let Some(first) = read(u64::from(base | index << 2), 4) else { return Mapped::Unknown };
+        let first = first as u32;
         match first & 3 {
+            0 => Mapped::Nothing,
             1 => {
-                let second = read(u64::from(first & 0xffff_fc00 | (address >> 12 & 0xff) << 2), 4)? as u32;
+                let second = read(u64::from(first & 0xffff_fc00 | (address >> 12 & 0xff) << 2), 4);
+                let Some(second) = second else { return Mapped::Unknown };
+                let second = second as u32;
                 match second & 3 {
-                    1 => Some(u64::from(second & 0xffff_0000 | address & 0xffff)),
-                    2 => Some(u64::from(second & 0xffff_f000 | address & 0xfff)),
-                    // Execute-never; in the old format it would be a page of 1 KiB.
-                    3 if self.sctlr & SCTLR_XP != 0 => {
-                        Some(u64::from(second & 0xffff_f000 | address & 0xfff))
+                    0 => Mapped::Nothing,
+                    1 => Mapped::To(u64::from(second & 0xffff_0000 | address & 0xffff)),
+                    2 => Mapped::To(u64::from(second & 0xffff_f000 | address & 0xfff)),
+                    // Execute-never.
+                    _ if self.sctlr & SCTLR_XP != 0 => {
+                        Mapped::To(u64::from(second & 0xffff_f000 | address & 0xfff))
                     }
-                    _ => None,
+                    // In the old format a page of 1 KiB.
+                    _ => Mapped::Unknown,
                 }
             }
-            2 if first & 1 << 18 == 0 => Some(u64::from(first & 0xfff0_0000 | address & 0xf_ffff)),
+            2 if first & 1 << 18 == 0 => Mapped::To(u64::from(first & 0xfff0_0000 | address & 0xf_ffff)),
             2 => {
                 // A supersection: bits 39:36 and 35:32 of the address are elsewhere in the descriptor.
                 let high = u64::from(first >> 5 & 0xf) << 36 | u64::from(first >> 20 & 0xf) << 32;
-                Some(high | u64::from(first & 0xff00_0000 | address & 0xff_ffff))
+                Mapped::To(high | u64::from(first & 0xff00_0000 | address & 0xff_ffff))
             }
-            // 3 is a section where PXN exists, and reserved elsewhere.
-            _ => None,
+            // A section where PXN exists, and reserved elsewhere.
+            _ => Mapped::Unknown,
         }
     }
 
     /// The long-descriptor format (B3.6).
-    fn long(&self, address: u32, read: &mut dyn FnMut(u64, usize) -> Option<u64>) -> Option<u64> {
+    fn long(&self, address: u32, read: &mut dyn FnMut(u64, usize) -> Option<u64>) -> Mapped {
         let (size0, size1) = (self.ttbcr & 7, self.ttbcr >> 16 & 7);
         let in_lower = size0 == 0 || address >> (32 - size0) == 0;
         let in_upper = size1 > 0 && !address >> (32 - size1) == 0;
@@ -92,12 +100,12 @@ impl TranslationRegisters {
             (_, 0) => !in_lower,
             _ if in_lower => false,
             _ if in_upper => true,
-            _ => return None,
+            _ => return Mapped::Nothing,
         };
         let (table, size, disabled) =
             if upper { (self.ttbr1, size1, 1 << 23) } else { (self.ttbr0, size0, 1 << 7) };
         if self.ttbcr & disabled != 0 {
-            return None;
+            return Mapped::Nothing;
         }
         let bits = 32 - size;
         let mut level = if bits > 30 { 1 } else { 2 };
@@ -107,19 +115,19 @@ impl TranslationRegisters {
         let mut base = table & ADDRESS_40 & !((1 << (index_bits + 3)) - 1);
         let mut index = u64::from(address) >> first_shift & ((1 << index_bits) - 1);
         loop {
-            let descriptor = read(base + index * 8, 8)?;
+            let Some(descriptor) = read(base + index * 8, 8) else { return Mapped::Unknown };
             let shift = [30, 21, 12][level - 1];
             match (descriptor & 3, level) {
                 (1, 1 | 2) | (3, 3) => {
                     let mask = (1u64 << shift) - 1;
-                    return Some(descriptor & ADDRESS_40 & !mask | u64::from(address) & mask);
+                    return Mapped::To(descriptor & ADDRESS_40 & !mask | u64::from(address) & mask);
                 }
                 (3, _) => {
                     base = descriptor & ADDRESS_40 & !0xfff;
                     index = u64::from(address) >> (shift - 9) & 0x1ff;
                     level += 1;
                 }
-                _ => return None,
+                _ => return Mapped::Nothing,
             }
         }
     }
@@ -128,9 +136,10 @@ impl TranslationRegisters {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::translation::Mapped::{Nothing, To, Unknown};
     use std::collections::HashMap;
 
-    fn walk(registers: TranslationRegisters, memory: &[(u64, u64)], address: u32) -> Option<u64> {
+    fn walk(registers: TranslationRegisters, memory: &[(u64, u64)], address: u32) -> Mapped {
         let memory: HashMap<u64, u64> = memory.iter().copied().collect();
         registers.translate(address, &mut |at, _| memory.get(&at).copied())
     }
@@ -142,7 +151,7 @@ mod tests {
     #[test]
     fn without_translation_addresses_are_physical() {
         let off = TranslationRegisters { sctlr: 0xc5_0078, ..short(0) };
-        assert_eq!(walk(off, &[], 0x1234_5678), Some(0x1234_5678));
+        assert_eq!(walk(off, &[], 0x1234_5678), To(0x1234_5678));
     }
 
     #[test]
@@ -156,20 +165,20 @@ mod tests {
             (0x4800_0000, 0),
             (0x4000_4000 + 0xd00 * 4, 0x6210_0000 | 0x4_0002 | 3 << 5),
         ];
-        assert_eq!(walk(short(0), &memory, 0xc01a_bcde), Some(0x601a_bcde));
-        assert_eq!(walk(short(0), &memory, 0x0012_3456), Some(0x5555_5456));
-        assert_eq!(walk(short(0), &memory, 0x0014_0abc), Some(0x7777_0abc));
-        assert_eq!(walk(short(0), &memory, 0x0010_0000), None, "a fault");
-        assert_eq!(walk(short(0), &memory, 0xd000_0000), Some(0x31_6200_0000));
-        assert_eq!(walk(short(0), &memory, 0x9000_0000), None, "the table is not known there");
+        assert_eq!(walk(short(0), &memory, 0xc01a_bcde), To(0x601a_bcde));
+        assert_eq!(walk(short(0), &memory, 0x0012_3456), To(0x5555_5456));
+        assert_eq!(walk(short(0), &memory, 0x0014_0abc), To(0x7777_0abc));
+        assert_eq!(walk(short(0), &memory, 0x0010_0000), Nothing, "a fault");
+        assert_eq!(walk(short(0), &memory, 0xd000_0000), To(0x31_6200_0000));
+        assert_eq!(walk(short(0), &memory, 0x9000_0000), Unknown, "the table is not known there");
     }
 
     #[test]
     fn two_tables() {
         let memory = [(0x4000_8000 + 0xc01 * 4, 0x6010_0c0e), (0x4000_4000 + 4, 0x1110_0002)];
-        assert_eq!(walk(short(1), &memory, 0xc01a_bcde), Some(0x601a_bcde));
-        assert_eq!(walk(short(1), &memory, 0x0012_3456), Some(0x1112_3456));
-        assert_eq!(walk(short(1 | 1 << 5), &memory, 0xc01a_bcde), None, "TTBR1 is switched off");
+        assert_eq!(walk(short(1), &memory, 0xc01a_bcde), To(0x601a_bcde));
+        assert_eq!(walk(short(1), &memory, 0x0012_3456), To(0x1112_3456));
+        assert_eq!(walk(short(1 | 1 << 5), &memory, 0xc01a_bcde), Nothing, "TTBR1 is switched off");
     }
 
     #[test]
@@ -183,10 +192,10 @@ mod tests {
             (0x8_0000_2000 + 6 * 8, 0x8_0000_3003),
             (0x8_0000_3000 + 7 * 8, 0x60_0000_7703),
         ];
-        assert_eq!(walk(registers, &memory, 0x4123_4567), Some(0x1_4123_4567));
-        assert_eq!(walk(registers, &memory, 0x80ab_cdef), Some(0x2_00ab_cdef));
-        assert_eq!(walk(registers, &memory, 0x80c0_7abc), Some(0x60_0000_7abc));
-        assert_eq!(walk(registers, &memory, 0x80c0_8abc), None);
+        assert_eq!(walk(registers, &memory, 0x4123_4567), To(0x1_4123_4567));
+        assert_eq!(walk(registers, &memory, 0x80ab_cdef), To(0x2_00ab_cdef));
+        assert_eq!(walk(registers, &memory, 0x80c0_7abc), To(0x60_0000_7abc));
+        assert_eq!(walk(registers, &memory, 0x80c0_8abc), Unknown);
     }
 
     #[test]
@@ -195,7 +204,7 @@ mod tests {
         let registers =
             TranslationRegisters { sctlr: 0xc5_187d, ttbcr: 1 << 31 | 2 << 16, ttbr0: 0x1000, ttbr1: 0x5000 };
         let memory = [(0x5000 + 8, 0x4020_0701), (0x1000 + 16, 0x8000_0701)];
-        assert_eq!(walk(registers, &memory, 0xc020_0010), Some(0x4020_0010));
-        assert_eq!(walk(registers, &memory, 0x8000_0010), Some(0x8000_0010));
+        assert_eq!(walk(registers, &memory, 0xc020_0010), To(0x4020_0010));
+        assert_eq!(walk(registers, &memory, 0x8000_0010), To(0x8000_0010));
     }
 }

@@ -6,6 +6,8 @@
 //! processor's own entries until the guest could notice ("shadow entries"). Whether an access would be permitted is not looked
 //! at, but an entry whose V is clear maps nothing.
 
+use crate::translation::Mapped;
+
 /// A TLB has no more entries than this: QEMU's `MIPS_TLB_MAX`.
 pub const CAPACITY: usize = 128;
 
@@ -89,17 +91,6 @@ pub enum State {
         /// Entries from number 0 on that are looked at.
         in_use: usize,
     },
-}
-
-/// What is behind an address in a mapped segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mapped {
-    /// This physical address.
-    To(u64),
-    /// An access would raise an exception.
-    Nothing,
-    /// The trace does not say.
-    Unknown,
 }
 
 /// Tells `tell` the values of each translation entry that a trace needs to say this. `changed` are entries with their numbers;

@@ -1,0 +1,71 @@
+@ Changes what a virtual address shows, by another translation table and by an entry taken away, with accesses only now and then.
+@ Labels name the places that the test looks at. For -bios of QEMU's virt, with semihosting, by which it ends.
+        .syntax unified
+        .arm
+        .global _start, shown, switched, shown_again, taken_away
+        .type   shown, %function
+        .type   switched, %function
+        .type   shown_again, %function
+        .type   taken_away, %function
+        .equ    TABLE, 0x40004000
+        .equ    OTHER_TABLE, 0x40008000
+        .equ    SECTION, 0xc02          @ readable and writable (DDI 0406C, B3.5.1)
+_start:
+        ldr     r0, =TABLE
+        ldr     r1, =OTHER_TABLE
+        ldr     r2, =SECTION            @ the code, at 0
+        str     r2, [r0]
+        str     r2, [r1]
+        ldr     r2, =0x40000000 | SECTION
+        ldr     r3, =0x400 * 4
+        str     r2, [r0, r3]
+        str     r2, [r1, r3]
+        ldr     r3, =0x800 * 4          @ 0x80000000
+        ldr     r2, =0x40100000 | SECTION
+        str     r2, [r0, r3]
+        ldr     r2, =0x40200000 | SECTION
+        str     r2, [r1, r3]
+        ldr     r4, =0x40100000
+        ldr     r2, =0x11111111
+        str     r2, [r4]
+        ldr     r4, =0x40200000
+        ldr     r2, =0x22222222
+        str     r2, [r4]
+
+        mov     r2, #3
+        mcr     p15, 0, r2, c3, c0, 0   @ DACR: no permissions
+        mov     r2, #0
+        mcr     p15, 0, r2, c2, c0, 2   @ TTBCR
+        mcr     p15, 0, r0, c2, c0, 0   @ TTBR0
+        mcr     p15, 0, r2, c8, c7, 0   @ TLBIALL
+        mrc     p15, 0, r2, c1, c0, 0
+        orr     r2, r2, #1
+        mcr     p15, 0, r2, c1, c0, 0   @ SCTLR.M
+        isb
+
+        mov     r8, #0x80000000
+        ldr     r9, [r8]
+shown:
+        nop
+        mcr     p15, 0, r1, c2, c0, 0
+        isb
+        mcr     p15, 0, r2, c8, c7, 0
+        dsb
+        isb
+switched:
+        nop
+        ldr     r9, [r8]
+shown_again:
+        nop
+        mov     r5, #0
+        str     r5, [r1, r3]
+        dsb
+        mcr     p15, 0, r2, c8, c7, 0
+        dsb
+        isb
+taken_away:
+        nop
+        mov     r0, #0x18               @ SYS_EXIT
+        ldr     r1, =0x20026
+        svc     #0x123456
+        .ltorg

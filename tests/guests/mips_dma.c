@@ -5,18 +5,7 @@
 
    Built by build-mips.sh, linked by mips.ld, run with QEMU's -kernel. */
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-
-#define WORD(address) (*(volatile u32 *)(address))
-#define HALF(address) (*(volatile u16 *)(address))
-#define BYTE(address) (*(volatile u8 *)(address))
-
-#define UART 0xb80003f8
-#define UART_STATUS (UART + 5)
-#define SOFTRES 0xbf000500
-#define GORESET 0x42
+#include "mips_board.h"
 
 /* Configuration of PCI devices through the north bridge, where QEMU's boot code has moved it. Its own registers are
    little-endian, and it passes data on in the processor's order. */
@@ -60,15 +49,6 @@ static u16 little_half(u16 value)
 #endif
 }
 
-static void print(const char *text)
-{
-    for (; *text; text++) {
-        while (!(BYTE(UART_STATUS) & 0x20))
-            ;
-        BYTE(UART) = *text;
-    }
-}
-
 static u32 configured(u32 place)
 {
     WORD(CONFIG_ADDRESS) = little(DEVICE | place);
@@ -79,13 +59,6 @@ static void configure(u32 place, u32 value)
 {
     WORD(CONFIG_ADDRESS) = little(DEVICE | place);
     WORD(CONFIG_DATA) = value;
-}
-
-static void end(const char *text)
-{
-    print(text);
-    for (;;)
-        WORD(SOFTRES) = GORESET;
 }
 
 void work(void)
@@ -135,14 +108,3 @@ void work(void)
     WORD(CACHED(QUEUE) - 4) = sum;
     end("done\r\n");
 }
-
-__asm__(".section .text.start, \"ax\"\n"
-        ".globl start\n"
-        ".set noreorder\n"
-        "start:\n"
-        "   lui $29, 0x8030\n"
-        "   la $25, work\n"
-        "   jr $25\n"
-        "   nop\n"
-        ".set reorder\n"
-        ".text\n");

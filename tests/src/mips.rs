@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
+use ktrace_timeline::{Recording, Replay};
 
+use crate::memory;
 use crate::programs::cache;
 
 const BUILD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/guests/build-mips.sh");
@@ -41,6 +43,15 @@ pub fn arguments(executable: &Path, rounds: u32) -> Vec<String> {
     let arguments = ["-M", "malta", "-m", "32", "-vga", "none", "-nic", "none", "-display", "none"];
     let ending = ["-no-reboot", "-no-shutdown", "-kernel", &executable, "-append", &rounds];
     arguments.into_iter().chain(ending).map(str::to_owned).collect()
+}
+
+/// At its end a recording of such a guest has the memory that QEMU saved: every byte. Fails if not.
+pub fn assert_memory(recording: &mut Recording, saved: &Path) -> Result<()> {
+    let end = recording.end().0;
+    let compared = memory::compare(recording, end, VIRTUAL_RAM, &std::fs::read(saved)?)?;
+    println!("{compared}");
+    ensure!((compared.wrong, compared.unknown, compared.equal) == (0, 0, RAM_BYTES), "{compared}");
+    Ok(())
 }
 
 /// Bytes of the kernel's memory. It is at physical address 0.

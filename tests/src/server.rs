@@ -102,6 +102,12 @@ pub struct Client {
     acknowledging: bool,
 }
 
+/// Fails unless an answer says that the guest has stopped.
+pub fn stopped(answer: &str) -> Result<()> {
+    ensure!(answer.starts_with('T'), "{answer} is no stop");
+    Ok(())
+}
+
 impl Client {
     /// Connects, and turns acknowledgements off if the server can do without.
     pub fn connect(server: SocketAddr) -> Result<Client> {
@@ -132,6 +138,14 @@ impl Client {
     pub fn ask_quietly(&mut self, body: &str) -> Result<String> {
         self.send(body)?;
         Ok(self.answer().with_context(|| body.to_owned())?.0)
+    }
+
+    /// The address of the next instruction, as packets have it: register 15 of ARM.
+    pub fn program_counter(&mut self) -> Result<String> {
+        let little_endian = self.ask("pf")?;
+        let bytes: Vec<&str> = (0..4).rev().filter_map(|at| little_endian.get(2 * at..2 * at + 2)).collect();
+        ensure!(bytes.len() == 4, "{little_endian} is no register");
+        Ok(bytes.concat())
     }
 
     fn send(&mut self, body: &str) -> Result<()> {

@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Result, ensure};
-use ktrace_timeline::{Recording, Replay};
+use ktrace_timeline::Recording;
 use ktracer_tests::agreement;
-use ktracer_tests::memory;
 use ktracer_tests::mips;
 use ktracer_tests::mips_agreement::read_log;
 use ktracer_tests::mips_exceptions;
@@ -52,9 +51,7 @@ fn assert_whole(trace: &Path, image: &Path) -> Result<Recording> {
     let verified = Command::new(program("ktracer")?).arg("verify").arg(trace).output()?;
     ensure!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stdout));
     let mut recording = Recording::open(trace)?;
-    let end = recording.end().0;
-    let compared = memory::compare(&mut recording, end, mips::VIRTUAL_RAM, &std::fs::read(image)?)?;
-    assert_eq!((compared.wrong, compared.unknown, compared.equal), (0, 0, mips::RAM_BYTES), "{compared}");
+    mips::assert_memory(&mut recording, image)?;
     Ok(recording)
 }
 

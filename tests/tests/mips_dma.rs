@@ -13,7 +13,6 @@ use ktrace_timeline::events::{Event, Kind};
 use ktrace_timeline::provenance::Provenance;
 use ktrace_timeline::walk::{self, Walk};
 use ktrace_timeline::{Recording, Replay};
-use ktracer_tests::memory;
 use ktracer_tests::mips;
 use ktracer_tests::programs::program;
 use ktracer_tests::qemu::Qemu;
@@ -101,10 +100,7 @@ fn device_writes_are_seen(big_endian: bool) -> Result<()> {
         "the device wrote at {last}, and the guest loads first at {first:?}"
     );
 
-    let end = recording.end().0;
-    let compared = memory::compare(&mut recording, end, mips::VIRTUAL_RAM, &std::fs::read(image)?)?;
-    assert_eq!((compared.wrong, compared.unknown, compared.equal), (0, 0, mips::RAM_BYTES), "{compared}");
-    Ok(())
+    mips::assert_memory(&mut recording, &image)
 }
 
 #[test]

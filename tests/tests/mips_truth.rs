@@ -13,7 +13,6 @@ use anyhow::{Result, ensure};
 use ktrace_timeline::events::{Event, Kind};
 use ktrace_timeline::{Recording, Replay};
 use ktracer_tests::agreement;
-use ktracer_tests::memory;
 use ktracer_tests::mips;
 use ktracer_tests::mips_agreement::{Coverage, read_log};
 use ktracer_tests::mips_exceptions::{self, INTERRUPT, Logged};
@@ -44,14 +43,6 @@ fn record(scratch: &Path, big_endian: bool, rounds: u32, more: &[&str]) -> Resul
     let image = scratch.join("memory");
     session.monitor.save_memory(0, mips::RAM_BYTES, &image)?;
     Ok((session.quit()?, image))
-}
-
-fn assert_memory(recording: &mut Recording, image: &Path) -> Result<()> {
-    let end = recording.end().0;
-    let compared = memory::compare(recording, end, mips::VIRTUAL_RAM, &std::fs::read(image)?)?;
-    println!("{compared}");
-    assert_eq!((compared.wrong, compared.unknown, compared.equal), (0, 0, mips::RAM_BYTES), "{compared}");
-    Ok(())
 }
 
 fn assert_true(recording: &mut Recording, states: &[State]) -> Result<()> {
@@ -85,7 +76,7 @@ fn logged(big_endian: bool) -> Result<()> {
     for cause in IN_SLOTS.into_iter().chain([INTERRUPT]) {
         ensure!(in_slots.of(cause) > 0, "{cause} in {in_slots}");
     }
-    assert_memory(&mut recording, &image)?;
+    mips::assert_memory(&mut recording, &image)?;
 
     // The comparisons would notice a single bit, an exception that is missing, and one too many.
     states[12_345].registers[34] ^= 1 << 29;
@@ -110,7 +101,7 @@ fn unlogged(big_endian: bool) -> Result<()> {
     ensure!(verified.status.success(), "{said}{}", String::from_utf8_lossy(&verified.stderr));
     let mut recording = Recording::open(&trace)?;
     ensure!(recording.end().0 > 1_000_000, "{} instructions only", recording.end().0);
-    assert_memory(&mut recording, &image)?;
+    mips::assert_memory(&mut recording, &image)?;
 
     recording.seek(ktrace_format::Position::START)?;
     let (mut interrupts, mut at_slots) = (0, 0);

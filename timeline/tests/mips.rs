@@ -10,7 +10,7 @@ use guest::{
     SECOND_SEGMENT, TURNS, record,
 };
 use ktrace_format::Position;
-use ktrace_format::header::ByteOrder::{Big, Little};
+use ktrace_format::header::ByteOrder::{self, Big, Little};
 use ktrace_timeline::events::{Cause, Discontinuity, Event, Kinds};
 use ktrace_timeline::walk::{self, Walk};
 use ktrace_timeline::{Program, Recording, Replay, Stop, StopAt, verify};
@@ -44,18 +44,25 @@ fn every_position_shows_what_the_guest_did() {
     }
 }
 
+/// Reads eight bytes of memory at a position and an address of a recording.
+fn reader(order: ByteOrder) -> impl FnMut(u64, u32) -> [Option<u8>; 8] {
+    let directory = tempfile::tempdir().unwrap();
+    record(directory.path(), order);
+    let mut recording = Recording::open(directory.path()).unwrap();
+    move |position, address| {
+        // The files stay as long as they are read.
+        let _ = &directory;
+        let mut bytes = [None; 8];
+        recording.seek(Position(position)).unwrap();
+        recording.read_memory(address, &mut bytes).unwrap();
+        bytes
+    }
+}
+
 #[test]
 fn memory_is_shown_through_the_fixed_segments() {
     for order in [Little, Big] {
-        let directory = tempfile::tempdir().unwrap();
-        record(directory.path(), order);
-        let mut recording = Recording::open(directory.path()).unwrap();
-        let mut read = |position, address| {
-            let mut bytes = [None; 8];
-            recording.seek(Position(position)).unwrap();
-            recording.read_memory(address, &mut bytes).unwrap();
-            bytes
-        };
+        let mut read = reader(order);
         // kseg0 and kseg1, before any access; kuseg says nothing.
         assert_eq!(read(0, DATA_ADDRESS), DATA.map(Some));
         assert_eq!(read(0, DATA_ADDRESS | 0x2000_0000), DATA.map(Some));
@@ -74,15 +81,7 @@ fn memory_is_shown_through_the_fixed_segments() {
 #[test]
 fn memory_is_shown_through_the_tlb_where_it_is_known() {
     for order in [Little, Big] {
-        let directory = tempfile::tempdir().unwrap();
-        record(directory.path(), order);
-        let mut recording = Recording::open(directory.path()).unwrap();
-        let mut read = |position, address| {
-            let mut bytes = [None; 8];
-            recording.seek(Position(position)).unwrap();
-            recording.read_memory(address, &mut bytes).unwrap();
-            bytes
-        };
+        let mut read = reader(order);
         let (unknown, data) = ([None; 8], DATA.map(Some));
         let end = LOOP_POSITION + 3 * TURNS;
         for (position, expected) in [

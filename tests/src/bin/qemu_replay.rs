@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use ktracer_tests::measure::{Measured, memory, milliseconds, print_heading};
-use ktracer_tests::server::Client;
+use ktracer_tests::server::{Client, stopped};
 use serde_json::json;
 
 /// Where it goes backward: instructions in.
@@ -119,18 +119,6 @@ fn run_to(client: &mut Client, position: u64) -> Result<()> {
     Ok(())
 }
 
-fn pc(client: &mut Client) -> Result<String> {
-    let little_endian = client.ask("pf")?;
-    let bytes: Vec<&str> = (0..4).rev().filter_map(|at| little_endian.get(2 * at..2 * at + 2)).collect();
-    ensure!(bytes.len() == 4, "{little_endian} is no register");
-    Ok(bytes.concat())
-}
-
-fn stopped(answer: &str) -> Result<()> {
-    ensure!(answer.starts_with('T'), "{answer} is no stop");
-    Ok(())
-}
-
 /// Goes back with a breakpoint or watchpoint set; returns how far.
 fn back_to(client: &mut Client, measured: &mut Measured, kind: &str, address: &str) -> Result<u64> {
     let before = position(client)?;
@@ -193,7 +181,7 @@ fn main() -> Result<()> {
     let mut addresses = Vec::new();
     let mut step = Measured::default();
     for _ in 0..NEAR {
-        addresses.push(pc(client)?);
+        addresses.push(client.program_counter()?);
         stopped(&step.wait(|| client.ask("s"))?)?;
     }
     step.print("step");

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use ktracer_tests::measure::{Measured, drop_cached, memory, milliseconds, print_heading};
-use ktracer_tests::server::{Client, Server};
+use ktracer_tests::server::{Client, Server, stopped};
 use serde_json::json;
 
 /// Single steps in a row from each place.
@@ -61,19 +61,6 @@ fn when(client: &mut Client) -> Result<(u64, u64)> {
     let told = client.monitor("when")?;
     let mut numbers = told.split([' ', ',']).filter_map(|word| word.parse().ok());
     numbers.next().zip(numbers.next()).with_context(|| told.clone())
-}
-
-/// The address of the next instruction, as packets have it.
-fn pc(client: &mut Client) -> Result<String> {
-    let little_endian = client.ask("pf")?;
-    let bytes: Vec<&str> = (0..4).rev().filter_map(|at| little_endian.get(2 * at..2 * at + 2)).collect();
-    ensure!(bytes.len() == 4, "{little_endian} is no register");
-    Ok(bytes.concat())
-}
-
-fn stopped(answer: &str) -> Result<()> {
-    ensure!(answer.starts_with('T'), "{answer} is no stop");
-    Ok(())
 }
 
 /// Reverse-continues with a breakpoint or watchpoint set, as `kind` and an address.
@@ -140,7 +127,7 @@ fn main() -> Result<()> {
     let mut near = Measured::default();
     for _ in 0..SAMPLES {
         client.monitor(&format!("goto {}", random.u64(end / 2..end)))?;
-        let address = pc(client)?;
+        let address = client.program_counter()?;
         back_to(client, &mut near, "0", &address)?;
     }
     near.print("reverse-continue to the breakpoint's hit before");

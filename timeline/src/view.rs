@@ -17,38 +17,74 @@ pub(crate) struct View<'a> {
     pub(crate) status: u32,
 }
 
+/// What is behind a virtual page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    /// This physical page.
+    Page(u64),
+    /// No memory, or nothing that is known.
+    Nothing,
+    /// One of these, if any: nothing proves which.
+    Either([Option<u64>; 2]),
+}
+
+impl Behind {
+    /// By an access of this segment, which has shown a page or no memory, and by the translation tables, if they can be walked. If
+    /// they differ the mapping was changed since the access, or the processor has not taken notice of a change yet.
+    fn by(shown: Option<Option<u64>>, tables: Option<Option<u64>>) -> Behind {
+        match (shown, tables) {
+            (Some(shown), Some(tables)) if shown != tables => Behind::Either([shown, tables]),
+            (Some(page), _) | (None, Some(page)) => page.map_or(Behind::Nothing, Behind::Page),
+            (None, None) => Behind::Nothing,
+        }
+    }
+}
+
 impl View<'_> {
     /// What is behind the virtual page of `address`, as far as this segment has seen up to here.
     pub(crate) fn target(&self, address: u32) -> Option<Target> {
         self.shadow.any_mapping(address).map(|mapping| self.shadow.target(mapping))
     }
 
-    /// The physical page behind a virtual one here. What translates addresses says so for certain, or else an access of this
-    /// segment has shown it and the translation tables, if they can be walked, say the same: if they do not, the mapping was changed
-    /// since, or the processor has not taken notice of a change yet, and nothing proves which. Without an access the tables
-    /// count. An access of an earlier segment would prove nothing, since the mapping may have changed.
+    /// The physical page behind a virtual one here, if that is certain. An access of an earlier segment would prove nothing,
+    /// since the mapping may have changed.
     pub(crate) fn physical_page(&self, address: u32) -> Option<u64> {
+        match self.behind(address) {
+            Behind::Page(page) => Some(page),
+            Behind::Nothing | Behind::Either(_) => None,
+        }
+    }
+
+    /// Whether a physical page may be behind a virtual one here.
+    pub(crate) fn may_show(&self, address: u32, page: u64) -> bool {
+        match self.behind(address) {
+            Behind::Page(behind) => behind == page,
+            Behind::Nothing => false,
+            Behind::Either(pages) => pages.contains(&Some(page)),
+        }
+    }
+
+    fn behind(&self, address: u32) -> Behind {
         let translations = self.past.translations();
         let shown = self.target(address);
+        let page = |physical: u64| self.canonical(physical) / PAGE_BYTES as u64;
         match translations.certain(self.executed, self.status, address) {
             // Once it has been sent a command, such a device is not read as memory.
-            Mapped::To(physical) if shown == Some(Target::Device) && self.is_rom_device(physical) => None,
-            Mapped::To(physical) => Some(self.canonical(physical) / PAGE_BYTES as u64),
-            Mapped::Nothing => None,
+            Mapped::To(physical) if shown == Some(Target::Device) && self.is_rom_device(physical) => {
+                Behind::Nothing
+            }
+            Mapped::To(physical) => Behind::Page(page(physical)),
+            Mapped::Nothing => Behind::Nothing,
             Mapped::Unknown => {
                 let tables =
                     translations.by_tables(self.executed, address, &mut |at, bytes| self.number(at, bytes));
-                let by_tables = match tables {
-                    Mapped::To(physical) => Some(self.canonical(physical) / PAGE_BYTES as u64),
-                    Mapped::Nothing => None,
-                    // Only while the registers are those with which it was shown.
-                    Mapped::Unknown if translations.tables_have_changed(self.executed) => None,
-                    Mapped::Unknown => return shown?.physical_page(),
+                let tables = match tables {
+                    Mapped::To(physical) => Some(Some(page(physical))),
+                    Mapped::Nothing => Some(None),
+                    // Of a mapping that was shown with other registers nothing is certain.
+                    Mapped::Unknown => translations.tables_have_changed(self.executed).then_some(None),
                 };
-                match shown {
-                    Some(target) => target.physical_page().filter(|page| by_tables == Some(*page)),
-                    None => by_tables,
-                }
+                Behind::by(shown.map(Target::physical_page), tables)
             }
         }
     }
@@ -126,6 +162,30 @@ impl View<'_> {
             }
             rest = after;
             here = here.wrapping_add(length as u32);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_access_and_the_tables_must_agree() {
+        let (none, device) = (None, Some(None));
+        let page = |number| Some(Some(number));
+        for (shown, tables, expected) in [
+            (none, none, Behind::Nothing),
+            (page(1), none, Behind::Page(1)),
+            (device, none, Behind::Nothing),
+            (none, page(1), Behind::Page(1)),
+            (page(1), page(1), Behind::Page(1)),
+            (page(1), page(2), Behind::Either([Some(1), Some(2)])),
+            // The tables map nothing; a device, where they have an address.
+            (page(1), Some(None), Behind::Either([Some(1), None])),
+            (device, page(2), Behind::Either([None, Some(2)])),
+        ] {
+            assert_eq!(Behind::by(shown, tables), expected, "{shown:?} {tables:?}");
         }
     }
 }

@@ -27,7 +27,7 @@ pub enum Watched {
 /// Addresses as who sees them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AddressSpace {
-    /// As the access names them. What devices write counts if it is behind the address at the time.
+    /// As the access names them. What devices write counts if it is, or may be, behind the address at the time.
     Virtual,
     /// As the memory has them, whatever virtual addresses show them. An access to a device has the address that the recording
     /// has for it.

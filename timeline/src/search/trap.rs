@@ -218,7 +218,7 @@ impl Trap {
                         let high = ((range.end() - base) as usize).min(PAGE_BYTES - 1);
                         let from = low.saturating_sub(offset).min(bytes.len());
                         let to = (high + 1).saturating_sub(offset).min(bytes.len());
-                        if from >= to || view.physical_page(base) != Some(page) {
+                        if from >= to || !view.may_show(base, page) {
                             return None;
                         }
                         let at = first(from..to)?;

@@ -19,8 +19,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-/// Time-travel debugging for firmware: record a run of ARM code in QEMU, then step through it in gdb, forward and
-/// backward, with the registers and memory that every instruction really had.
+/// Time-travel debugging for firmware: record a run of ARM or MIPS code in QEMU, then step through it in
+/// gdb, forward and backward, with the registers and memory that every instruction really had.
 #[derive(Parser)]
 #[command(version, max_term_width = 100, after_help = EXAMPLES)]
 struct CommandLine {

@@ -16,6 +16,8 @@ pub struct Opaque {
     pub memory: bool,
     /// It may change the mapping of virtual to physical addresses.
     pub changes_mapping: bool,
+    /// It may do so by other means than the status register.
+    pub remaps: bool,
     /// What else it writes, by what it does to a status register.
     pub(crate) banked: Option<Banked>,
 }
@@ -34,11 +36,14 @@ pub(crate) struct Banked {
 impl From<&arm::instruction::Opaque> for Opaque {
     fn from(opaque: &arm::instruction::Opaque) -> Opaque {
         let registers = if opaque.changes_mode { arm::instruction::BANKED } else { 0 };
+        let by_status = opaque.writes & arm::instruction::Opaque::CPSR != 0
+            && *opaque != arm::instruction::Opaque::UNKNOWN;
         Opaque {
             mnemonic: opaque.mnemonic,
             writes: RegisterSet::from_bits(opaque.writes.into()),
             memory: opaque.memory,
             changes_mapping: opaque.changes_mapping,
+            remaps: opaque.changes_mapping && !by_status,
             banked: Some(Banked {
                 status: arm::description::CPSR,
                 field: arm::instruction::MODE_FIELD,
@@ -50,11 +55,15 @@ impl From<&arm::instruction::Opaque> for Opaque {
 
 impl From<&mips::instruction::Opaque> for Opaque {
     fn from(opaque: &mips::instruction::Opaque) -> Opaque {
+        use mips::instruction::{CAUSE, PROGRAM_COUNTER, STATUS};
+        let by_status =
+            opaque.writes & STATUS != 0 && opaque.writes & !(STATUS | CAUSE | PROGRAM_COUNTER) == 0;
         Opaque {
             mnemonic: opaque.mnemonic,
             writes: RegisterSet::from_bits(opaque.writes),
             memory: opaque.memory,
             changes_mapping: opaque.changes_mapping,
+            remaps: opaque.changes_mapping && !by_status,
             banked: None,
         }
     }
@@ -150,6 +159,7 @@ mod tests {
             writes: RegisterSet::from_bits(0x1_0002),
             memory: false,
             changes_mapping: true,
+            remaps: false,
             banked: Some(banked),
         };
         let (order, results) = asked(&opaque, 0x1d3, 0xd3);
@@ -159,5 +169,26 @@ mod tests {
         assert_eq!(results.values(), [1, 8, 9, 10, 11, 12, 13, 14, 0x1d2]);
         assert_eq!(results.written, opaque.may_write());
         assert_eq!((results.value(8), results.value(16), results.value(7)), (Some(8), Some(0x1d2), None));
+    }
+
+    #[test]
+    fn what_a_status_register_decides_is_no_change_of_the_mapping() {
+        let arm = |word: u32| match arm::a32::decode(word).instruction {
+            arm::instruction::Instruction::Opaque(opaque) => Opaque::from(&opaque).remaps,
+            other => panic!("{other:?}"),
+        };
+        // TLBIALL, TTBR0, CONTEXTIDR; DCCIMVAC, TPIDRURO, CPS, RFE, and what nothing is known about.
+        assert_eq!([0xee08_0f17, 0xee02_0f10, 0xee0d_0f30].map(arm), [true; 3]);
+        assert_eq!([0xee07_0f3e, 0xee0d_0f70, 0xf102_0013, 0xf8bd_0a00].map(arm), [false; 4]);
+        assert!(Opaque::from(&arm::instruction::Opaque::UNKNOWN).remaps);
+        let mode = mips::Mode::of_processor(true);
+        let mips = |word: u32| match mips::mips32::decode(word, mode) {
+            mips::instruction::Instruction::Opaque(opaque) => Opaque::from(&opaque).remaps,
+            other => panic!("{other:?}"),
+        };
+        // TLBWR, EntryHi, Config; ERET, Status, Count.
+        assert_eq!([0x4200_0006, 0x4084_5000, 0x4084_8000].map(mips), [true; 3]);
+        assert_eq!([0x4200_0018, 0x4084_6000, 0x4084_4800].map(mips), [false; 3]);
+        assert!(Opaque::from(&mips::instruction::Opaque::UNKNOWN).remaps);
     }
 }

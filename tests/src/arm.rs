@@ -20,9 +20,10 @@ pub fn exit(scratch: &Path) -> Result<PathBuf> {
 }
 
 /// Builds the guest that changes what an address shows in `scratch`, and returns an image for QEMU's `-bios`, and beside it the
-/// executable with its labels.
-pub fn remap(scratch: &Path) -> Result<(PathBuf, PathBuf)> {
-    let image = build(scratch, "remap.S", &["-Wl,-Ttext=0"], &[])?;
+/// executable with its labels. Its translation tables may be big-endian.
+pub fn remap(scratch: &Path, big_endian_tables: bool) -> Result<(PathBuf, PathBuf)> {
+    let tables = if big_endian_tables { &["-Wa,--defsym,BIG_ENDIAN_TABLES=1"][..] } else { &[] };
+    let image = build(scratch, "remap.S", &[&["-Wl,-Ttext=0"], tables].concat(), &[])?;
     Ok((image, scratch.join(EXECUTABLE)))
 }
 

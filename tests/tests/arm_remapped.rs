@@ -16,8 +16,13 @@ use ktracer_tests::qemu::Qemu;
 /// The address whose mapping tests/guests/remap.S changes.
 const CHANGED: u32 = 0x8000_0000;
 /// What is known of it at each label: by an access, by nothing that agrees, by an access again, and that nothing is there.
-const EXPECTED: [(&str, Option<u8>); 4] =
-    [("shown", Some(0x11)), ("switched", None), ("shown_again", Some(0x22)), ("taken_away", None)];
+const EXPECTED: [(&str, Option<u8>); 5] = [
+    ("shown", Some(0x11)),
+    ("rewritten", None),
+    ("switched", None),
+    ("shown_again", Some(0x22)),
+    ("taken_away", None),
+];
 
 /// The position at which the guest gets to a label of its executable.
 fn position(trace: &Path, executable: &Path, label: &str) -> Result<u64> {
@@ -33,10 +38,13 @@ fn position(trace: &Path, executable: &Path, label: &str) -> Result<u64> {
 
 #[test]
 fn what_was_there_before_is_not_shown() -> Result<()> {
-    for qemu in [Qemu::stock()?, Qemu::patched()?] {
+    let both = || -> Result<_> { Ok([Qemu::stock()?, Qemu::patched()?]) };
+    let cases =
+        both()?.into_iter().map(|qemu| (qemu, false)).chain(both()?.into_iter().map(|qemu| (qemu, true)));
+    for (qemu, big_endian_tables) in cases {
         let scratch = tempfile::tempdir()?;
         let trace = scratch.path().join("trace");
-        let (image, executable) = arm::remap(scratch.path())?;
+        let (image, executable) = arm::remap(scratch.path(), big_endian_tables)?;
         let recorded = Command::new(program("ktracer")?)
             .args(["record", "-o"])
             .args([&trace, Path::new("--"), qemu.program()])
@@ -50,11 +58,13 @@ fn what_was_there_before_is_not_shown() -> Result<()> {
             recording.seek(Position(position(&trace, &executable, label)?))?;
             let mut bytes = [None; 4];
             recording.read_memory(CHANGED, &mut bytes)?;
-            assert_eq!(bytes, [expected; 4], "{label}, {}", qemu.program().display());
+            // Big-endian tables can't be walked: once the guest may have changed them, no access proves what is there.
+            let expected = expected.filter(|_| !big_endian_tables || label == "shown");
+            assert_eq!(bytes, [expected; 4], "{label}, {}, {big_endian_tables}", qemu.program().display());
         }
         // An address that nothing accesses but the tables map, where QEMU has put the device tree, which begins so; and one that
         // was accessed before there were tables.
-        let device_tree = [0xd0, 0x0d, 0xfe, 0xed].map(Some);
+        let device_tree = [0xd0, 0x0d, 0xfe, 0xed].map(|byte| Some(byte).filter(|_| !big_endian_tables));
         for (address, expected) in [(0x4000_0000, device_tree), (0x4020_0000, [None; 4])] {
             let mut bytes = [Some(0xff); 4];
             recording.read_memory(address, &mut bytes)?;

@@ -16,7 +16,7 @@ use crate::journal::{FullJournal, Journal, Slot, Undo};
 use crate::past::Past;
 use crate::program::Program;
 use crate::segment_memory::SegmentMemory;
-use crate::view::View;
+use crate::view::{Stand, View};
 
 /// The replay and the trace disagree, or the trace can't be understood: nothing after this is proved.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,6 +82,7 @@ pub(crate) struct Snapshot {
     cpu: Cpu,
     unproven: RegisterSet,
     volatile_at: u64,
+    remapped: bool,
     run: Option<Run>,
     ordinal: u32,
     next_control: u64,
@@ -157,6 +158,8 @@ pub struct Engine<J> {
     pub(crate) unproven: RegisterSet,
     /// How many instructions had been executed when the trace last proved the registers that change by themselves.
     volatile_at: u64,
+    /// See [`Stand::remapped`].
+    remapped: bool,
     /// What happened between instructions since somebody last took it, kept only if somebody wants it.
     pub(crate) noted: Option<Vec<Noted>>,
     /// What follows the discontinuity after the block under way.
@@ -192,6 +195,7 @@ impl<J: Journal> Engine<J> {
             special: 0,
             unproven: RegisterSet::EMPTY,
             volatile_at: 0,
+            remapped: false,
             noted: None,
             further: Further::default(),
             halted: false,
@@ -224,6 +228,7 @@ impl<J: Journal> Engine<J> {
         self.checked = 0;
         self.unproven = self.missing_in_keyframe();
         self.volatile_at = 0;
+        self.remapped = false;
         self.finished = false;
         self.further = Further::default();
         self.halted = false;
@@ -290,8 +295,11 @@ impl<J: Journal> Engine<J> {
 
     /// Memory here, with what there was before the segment.
     pub(crate) fn view<'a>(&'a self, past: &'a Past) -> View<'a> {
-        let (executed, status) = (self.executed, self.cpu.status());
-        View { shadow: &self.memory.shadow, past, executed, status }
+        View { shadow: &self.memory.shadow, past, stand: self.stand() }
+    }
+
+    fn stand(&self) -> Stand {
+        Stand { executed: self.executed, status: self.cpu.status(), remapped: self.remapped }
     }
 
     /// Instructions of the segment.
@@ -482,9 +490,9 @@ impl<J: Journal> Engine<J> {
         if count == 0 {
             return Ok(());
         }
-        let status = self.cpu.status();
+        let stand = self.stand();
         for _ in 0..count {
-            self.memory.device_write(self.executed, status).map_err(|error| self.stream_error(&error))?;
+            self.memory.device_write(stand).map_err(|error| self.stream_error(&error))?;
             if self.memory.journal.is_full() {
                 return Err(self.too_much());
             }
@@ -666,6 +674,7 @@ impl<J: Journal> Engine<J> {
             return Err(self.divergence("no opaque instruction is here"));
         };
         self.memory.journal.opaque(opaque.mnemonic);
+        self.remapped |= opaque.remaps;
         if opaque.memory {
             self.memory.block_begins_at(self.executed.wrapping_sub(u64::from(run.index)));
             self.memory.at_instruction(index);
@@ -861,6 +870,7 @@ impl Engine<FullJournal> {
             cpu: self.cpu.clone(),
             unproven: self.unproven,
             volatile_at: self.volatile_at,
+            remapped: self.remapped,
             run: self.run,
             ordinal: self.ordinal,
             next_control: self.next_control,
@@ -883,6 +893,7 @@ impl Engine<FullJournal> {
         self.cpu = snapshot.cpu.clone();
         self.unproven = snapshot.unproven;
         self.volatile_at = snapshot.volatile_at;
+        self.remapped = snapshot.remapped;
         self.run = snapshot.run;
         self.ordinal = snapshot.ordinal;
         self.next_control = snapshot.next_control;

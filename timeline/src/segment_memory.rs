@@ -10,6 +10,7 @@ use ktrace_machine::bus::{AccessSize, Bus, Halt};
 
 use crate::journal::{Journal, Touch, Undo, lines_of};
 use crate::search::trap::{Sighting, Trap, Trapped};
+use crate::view::Stand;
 use crate::watch::{Change, Watch};
 
 /// Pages that a replay keeps from one segment to the next: 10 MiB.
@@ -241,8 +242,8 @@ impl<J: Journal> SegmentMemory<J> {
         }
     }
 
-    /// The next of the writes of devices, after so many instructions, while the processor's status register is this.
-    pub(crate) fn device_write(&mut self, executed: u64, status: u32) -> Result<(), SegmentError> {
+    /// The next of the writes of devices, while the processor stands here.
+    pub(crate) fn device_write(&mut self, stand: Stand) -> Result<(), SegmentError> {
         let streams = Arc::clone(&self.streams);
         let write = self.cursor.device_write(&streams)?;
         let mut done = 0;
@@ -251,7 +252,7 @@ impl<J: Journal> SegmentMemory<J> {
             let here = write.physical.saturating_add(done as u64);
             let offset = here as usize % PAGE_BYTES;
             let part = rest.get(..PAGE_BYTES - offset).unwrap_or(rest);
-            self.device_write_page((executed, status), here / PAGE_BYTES as u64, offset, part)?;
+            self.device_write_page(stand, here / PAGE_BYTES as u64, offset, part)?;
             done += part.len();
         }
         Ok(())
@@ -259,7 +260,7 @@ impl<J: Journal> SegmentMemory<J> {
 
     fn device_write_page(
         &mut self,
-        (executed, status): (u64, u32),
+        stand: Stand,
         number: u64,
         offset: usize,
         bytes: &[u8],
@@ -268,7 +269,7 @@ impl<J: Journal> SegmentMemory<J> {
             return Err(SegmentError::Stream(Stream::DeviceWrites));
         }
         if let Some(trap) = &mut self.trap {
-            trap.device_write(&self.shadow, (executed, status), number, offset, bytes);
+            trap.device_write(&self.shadow, stand, number, offset, bytes);
         }
         let key = self.shadow.touch(number);
         let page = self.shadow.page_at_mut(key);
@@ -281,7 +282,7 @@ impl<J: Journal> SegmentMemory<J> {
             page.known[line] |= u64::MAX >> (64 - (to - from)) << from;
         }
         if let Some(watch) = &mut self.watch {
-            watch.changed(number, offset, bytes.len(), Change::Device, executed);
+            watch.changed(number, offset, bytes.len(), Change::Device, stand.executed);
         }
         Ok(())
     }
@@ -611,7 +612,7 @@ mod tests {
         bytes.iter_mut().zip(1..).for_each(|(byte, value)| *byte = (value % 251) as u8);
         let start = 0x3f7f;
         let mut memory: SegmentMemory<FullJournal> = memory(&[(start, &bytes)]);
-        memory.device_write(0, 0).unwrap();
+        memory.device_write(Stand::default()).unwrap();
         let known = |memory: &SegmentMemory<FullJournal>, address: u64| {
             let page = memory.shadow.touched_page(address >> 12)?;
             let offset = address as usize % PAGE_BYTES;
@@ -631,10 +632,10 @@ mod tests {
         let writes: Vec<(u64, &[u8])> = (0..66).map(|page| (page << 12, &[1][..])).collect();
         let mut memory: SegmentMemory<NoJournal> = memory(&writes);
         for _ in 0..SEGMENT_PAGE_LIMIT {
-            memory.device_write(0, 0).unwrap();
+            memory.device_write(Stand::default()).unwrap();
         }
-        assert_eq!(memory.device_write(0, 0), Err(SegmentError::Stream(Stream::DeviceWrites)));
+        assert_eq!(memory.device_write(Stand::default()), Err(SegmentError::Stream(Stream::DeviceWrites)));
         // Pages that are there already can be written to.
-        memory.device_write_page((0, 0), 0, 5, &[1]).unwrap();
+        memory.device_write_page(Stand::default(), 0, 5, &[1]).unwrap();
     }
 }

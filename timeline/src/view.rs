@@ -11,10 +11,18 @@ use crate::past::Past;
 pub(crate) struct View<'a> {
     pub(crate) shadow: &'a Shadow,
     pub(crate) past: &'a Past,
+    pub(crate) stand: Stand,
+}
+
+/// Where the processor stands in a segment, as far as that decides what is behind a virtual address.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Stand {
     /// Instructions of the segment that have been executed.
     pub(crate) executed: u64,
     /// The processor's status register.
     pub(crate) status: u32,
+    /// One of those instructions may have changed the mapping ([`Opaque::remaps`](ktrace_machine::Opaque::remaps)).
+    pub(crate) remapped: bool,
 }
 
 /// What is behind a virtual page.
@@ -66,9 +74,10 @@ impl View<'_> {
 
     fn behind(&self, address: u32) -> Behind {
         let translations = self.past.translations();
+        let Stand { executed, status, remapped } = self.stand;
         let shown = self.target(address);
         let page = |physical: u64| self.canonical(physical) / PAGE_BYTES as u64;
-        match translations.certain(self.executed, self.status, address) {
+        match translations.certain(executed, status, address) {
             // Once it has been sent a command, such a device is not read as memory.
             Mapped::To(physical) if shown == Some(Target::Device) && self.is_rom_device(physical) => {
                 Behind::Nothing
@@ -77,12 +86,14 @@ impl View<'_> {
             Mapped::Nothing => Behind::Nothing,
             Mapped::Unknown => {
                 let tables =
-                    translations.by_tables(self.executed, address, &mut |at, bytes| self.number(at, bytes));
+                    translations.by_tables(executed, address, &mut |at, bytes| self.number(at, bytes));
                 let tables = match tables {
                     Mapped::To(physical) => Some(Some(page(physical))),
                     Mapped::Nothing => Some(None),
-                    // Of a mapping that was shown with other registers nothing is certain.
-                    Mapped::Unknown => translations.tables_have_changed(self.executed).then_some(None),
+                    // Of a mapping that was shown with other registers, or other tables, nothing is certain.
+                    Mapped::Unknown => {
+                        (remapped || translations.tables_have_changed(executed)).then_some(None)
+                    }
                 };
                 Behind::by(shown.map(Target::physical_page), tables)
             }

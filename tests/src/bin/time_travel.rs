@@ -17,6 +17,8 @@ use serde_json::json;
 
 /// How often the trace is opened, each way.
 const OPENINGS: usize = 20;
+/// At so many random positions there may be an instruction that runs a million times.
+const CONDITIONS: usize = 20;
 /// How many random positions are gone to: enough that the slowest hundredth is not chance.
 const SEEKS: usize = 2000;
 
@@ -57,6 +59,54 @@ fn written_near(program: &Arc<Program>, random: &mut fastrand::Rng) -> Vec<(u64,
         Some((position, word))
     });
     places.collect()
+}
+
+/// Over so many hits of a breakpoint a condition is evaluated.
+const HITS: u64 = 1_000_000;
+
+/// Instructions that run at random positions and a million times or more, each under a condition that never holds: over the first
+/// million of its hits. How long that takes depends on how much of the recording they are spread over.
+fn conditions(program: &Arc<Program>, recording: &mut Recording, random: &mut fastrand::Rng) {
+    let end = recording.end().0;
+    let mut conditional = Measured::default();
+    let mut spans = Vec::new();
+    for _ in 0..CONDITIONS {
+        recording.seek(Position(random.u64(0..end))).expect("in the recording");
+        let address = pc(recording).expect("the trace is whole");
+        let (mut hits, mut millionth) = (0, None);
+        let query = Query { addresses: vec![address], ..Query::default() };
+        list(program, &query, 0, end, &mut || false, &mut |hit| {
+            hits += 1;
+            if hits < HITS {
+                return ControlFlow::Continue(());
+            }
+            millionth = Some(hit.position());
+            ControlFlow::Break(())
+        })
+        .expect("the trace can be searched");
+        let Some(millionth) = millionth else { continue };
+        let counter = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&counter);
+        let condition = Condition::new(move |moment| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            moment.register(0) == Some(0x1234_5679)
+        });
+        let stop = StopAt {
+            addresses: vec![address],
+            condition: Some(condition),
+            position: Some(Position(millionth + 1)),
+            ..StopAt::default()
+        };
+        recording.seek(Position(0)).expect("in the recording");
+        conditional.time(|| run(recording, true, &stop));
+        assert!(counter.load(Ordering::Relaxed) >= HITS - 1, "{counter:?} hits of {address:#x}");
+        spans.push(millionth);
+    }
+    spans.sort_unstable();
+    if let (Some(least), Some(most)) = (spans.first(), spans.last()) {
+        conditional.note(format!("their last is {least} to {most} instructions from the start"));
+    }
+    conditional.print("continue over 1 M hits of a condition that does not hold");
 }
 
 fn main() {
@@ -207,39 +257,7 @@ fn main() {
         far.print("reverse-continue to a watchpoint last written 3 G instructions back");
     }
 
-    // An instruction that runs often, under a condition that never holds: over its first million hits, and over all.
-    recording.seek(Position(end / 2)).expect("in the recording");
-    let address = pc(&mut recording).expect("the trace is whole");
-    let mut hits = 0;
-    let mut millionth = end;
-    let query = Query { addresses: vec![address], ..Query::default() };
-    list(&program, &query, 0, end, &mut || false, &mut |hit| {
-        hits += 1;
-        millionth = hit.position();
-        if hits == 1_000_000 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    })
-    .expect("the trace can be searched");
-    for limit in [millionth, end] {
-        let counter = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&counter);
-        let condition = Condition::new(move |moment| {
-            counted.fetch_add(1, Ordering::Relaxed);
-            moment.register(0) == Some(0x1234_5679)
-        });
-        let stop = StopAt {
-            addresses: vec![address],
-            condition: Some(condition),
-            position: Some(Position(limit)),
-            ..StopAt::default()
-        };
-        recording.seek(Position(0)).expect("in the recording");
-        let mut conditional = Measured::default();
-        conditional.time(|| run(&mut recording, true, &stop));
-        let hits = counter.load(Ordering::Relaxed);
-        conditional.print(&format!(
-            "continue over {hits} hits of a condition that does not hold, {limit} instructions"
-        ));
-    }
+    conditions(&program, &mut recording, &mut random);
     let (peak, anonymous) = memory("self");
     println!("{}", json!({ "peak_resident_mib": peak, "anonymous_mib_at_end": anonymous }));
     // For those who ask a server, which knows virtual addresses only: early code runs at physical ones.

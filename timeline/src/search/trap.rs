@@ -7,7 +7,7 @@ use ktrace_format::shadow::{Guarded, PAGE_BYTES, Shadow};
 
 use super::quarry::{Area, Watch, Watched};
 use crate::past::Past;
-use crate::view::View;
+use crate::view::{Stand, View};
 
 /// Who made an access.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,17 +179,17 @@ impl Trap {
         self.past.byte(physical / PAGE_BYTES as u64, physical as usize % PAGE_BYTES)
     }
 
-    /// A device is about to write to a physical page, after so many instructions and with this status register.
+    /// A device is about to write to a physical page while the processor stands here.
     pub(crate) fn device_write(
         &mut self,
         shadow: &Shadow,
-        (executed, status): (u64, u32),
+        stand: Stand,
         page: u64,
         offset: usize,
         bytes: &[u8],
     ) {
         let Trap { watches, past, sightings } = self;
-        let view = View { shadow, past, executed, status };
+        let view = View { shadow, past, stand };
         let start = page * PAGE_BYTES as u64 + offset as u64;
         let changes = |at: usize| {
             let before = view.seen(page, offset + at).or_else(|| past.byte(page, offset + at));
@@ -231,7 +231,7 @@ impl Trap {
                 sightings.push(Sighting {
                     watchpoint: number,
                     who: Who::Device,
-                    executed,
+                    executed: stand.executed,
                     address,
                     physical: Some(start),
                     bytes: bytes.len() as u64,

@@ -11,6 +11,7 @@ use ktrace_machine::Translations;
 
 use crate::program::Program;
 use crate::provenance::Provenance;
+use crate::search::hunt::GiveUp;
 
 /// See the [module](self).
 #[derive(Debug)]
@@ -18,12 +19,19 @@ pub(crate) struct Past {
     program: Arc<Program>,
     segment: usize,
     translations: OnceLock<Translations>,
+    /// Whether nobody wants an answer any more: one may take long where indexes of segments can't be read.
+    give_up: GiveUp,
 }
 
 impl Past {
     /// What there was before this segment.
     pub(crate) fn new(program: Arc<Program>, segment: usize) -> Past {
-        Past { program, segment, translations: OnceLock::new() }
+        Past::until(program, segment, GiveUp::default())
+    }
+
+    /// The same for who looks through the segment until it is time to give up. What is told then means nothing.
+    pub(crate) fn until(program: Arc<Program>, segment: usize, give_up: GiveUp) -> Past {
+        Past { program, segment, translations: OnceLock::new(), give_up }
     }
 
     pub(crate) fn program(&self) -> &Arc<Program> {
@@ -112,6 +120,9 @@ impl Past {
     ) -> Option<()> {
         let by = self.program.trace().segments().get(writer)?.end();
         let Some((index, contents)) = self.program.index(writer).zip(self.program.contents(writer)) else {
+            if self.give_up.now() {
+                return None;
+            }
             let rebuilt = self.program.rebuilt(writer)?;
             for (at, wanted) in wanted.iter_mut().enumerate().filter(|(_, wanted)| **wanted) {
                 if let Some(value) = rebuilt.byte(page, offset + at) {
@@ -141,5 +152,44 @@ impl Past {
             }
         }
         Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ktrace_format::Trace;
+    use ktrace_format::record::HEAD_BYTES;
+    use ktrace_format::writer::TRACE_FILE;
+    use std::fs;
+
+    #[test]
+    fn who_gives_up_executes_no_segments() {
+        // A copy of the sample in which no index can be read.
+        let copy = tempfile::tempdir().unwrap();
+        let sample = crate::sample::directory().unwrap();
+        for file in ["trace.json", TRACE_FILE, ktrace_format::memory::FILE_NAME] {
+            fs::copy(sample.join(file), copy.path().join(file)).unwrap();
+        }
+        let path = copy.path().join(TRACE_FILE);
+        let mut bytes = fs::read(&path).unwrap();
+        for segment in Trace::open(copy.path()).unwrap().segments() {
+            bytes[segment.index.unwrap() as usize + HEAD_BYTES] ^= 1;
+        }
+        fs::write(&path, bytes).unwrap();
+
+        let program = Arc::new(Program::open(copy.path()).unwrap());
+        // The next one touches more pages than is allowed in unit tests.
+        let segment = 5;
+        let give_up = GiveUp::default();
+        let past = Past::until(Arc::clone(&program), segment, give_up.clone());
+        let page = {
+            let whole = Program::open(&sample).unwrap();
+            whole.index(0).unwrap().pages.iter().find(|lines| lines.written & 1 != 0).unwrap().page
+        };
+        give_up.say();
+        assert_eq!((past.byte(page, 0), program.executed_instead()), (None, 0));
+        let past = Past::new(Arc::clone(&program), segment);
+        assert!(past.byte(page, 0).is_some() && program.executed_instead() > 0);
     }
 }

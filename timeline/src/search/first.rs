@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use super::candidates::{Candidates, Direction};
-use super::hunt::{Cancelled, Scouts, hunt};
+use super::hunt::{Cancelled, GiveUp, Scouts, hunt};
 use super::quarry::Quarry;
 use super::scan::{Ended, Found, scan};
 use super::trap::{Sighting, Trap, Who};
@@ -109,10 +109,15 @@ pub(crate) enum Outcome {
 }
 
 /// Prepares an engine to look through a segment. `None`: it can't be executed, so nothing can be found.
-pub(super) fn begin(engine: &mut Engine<NoJournal>, quarry: &Quarry, segment: usize) -> Option<Arc<Past>> {
+fn begin(
+    engine: &mut Engine<NoJournal>,
+    quarry: &Quarry,
+    segment: usize,
+    give_up: &GiveUp,
+) -> Option<Arc<Past>> {
     let program = Arc::clone(engine.program());
     let unpacked = program.segment(segment).ok()?;
-    let past = Arc::new(Past::new(program, segment));
+    let past = Arc::new(Past::until(program, segment, give_up.clone()));
     let trap =
         (!quarry.watches.is_empty()).then(|| Trap::new(Arc::clone(&quarry.watches), Arc::clone(&past)));
     engine.memory.set_trap(trap);
@@ -127,9 +132,9 @@ pub(crate) fn in_segment(
     course: &Course,
     segment: usize,
     proved: u64,
-    stopped: &dyn Fn() -> bool,
+    give_up: &GiveUp,
 ) -> Option<StopHere> {
-    match look(engine, quarry, course, segment, proved, stopped) {
+    match look(engine, quarry, course, segment, proved, give_up) {
         Had::Stop(stop) => Some(stop),
         Had::Nothing | Had::Cancelled => None,
     }
@@ -141,15 +146,15 @@ fn look(
     course: &Course,
     segment: usize,
     proved: u64,
-    stopped: &dyn Fn() -> bool,
+    give_up: &GiveUp,
 ) -> Had {
-    let Some(past) = begin(engine, quarry, segment) else { return Had::Nothing };
+    let Some(past) = begin(engine, quarry, segment, give_up) else { return Had::Nothing };
     let first = engine.head().first;
     let mut best: Option<StopHere> = None;
     let until = course.until(first).min(proved);
     // Going forward, what comes later is no better; but more may happen at the same place.
     let enough = Cell::new(false);
-    let stopped = || enough.get() || stopped();
+    let stopped = || enough.get() || give_up.now();
     let ended = scan(engine, quarry, &past, until, &stopped, &mut |found, _| {
         let Some(position) = course.stop(first, &found).filter(|_| found.needs() <= proved) else {
             return ControlFlow::Continue(());
@@ -194,8 +199,8 @@ pub(crate) fn first(
     loop {
         let mut outcome = Outcome::Nothing;
         let candidates = Candidates::new(program, quarry, course.direction, segments.clone());
-        let work = |segment: usize, stopped: &dyn Fn() -> bool| {
-            scouts.with(|engine| look(engine, quarry, &course, segment, u64::MAX, stopped))
+        let work = |segment: usize, give_up: &GiveUp| {
+            scouts.with(|engine| look(engine, quarry, &course, segment, u64::MAX, give_up))
         };
         let hunted = hunt(candidates, &work, cancelled, &mut |_, had| match had {
             Had::Stop(stop) => {
@@ -213,7 +218,8 @@ pub(crate) fn first(
             return Outcome::Stop(stop);
         }
         // In what is proved of the segment there may be another one.
-        let again = scouts.with(|engine| in_segment(engine, quarry, &course, number, known, &|| false));
+        let again =
+            scouts.with(|engine| in_segment(engine, quarry, &course, number, known, &GiveUp::default()));
         if let Some(stop) = again {
             return Outcome::Stop(stop);
         }

@@ -35,6 +35,22 @@ impl Scouts {
     }
 }
 
+/// Says to those who look through segments that nobody wants their results any more.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct GiveUp(Arc<AtomicBool>);
+
+impl GiveUp {
+    /// Whether to give up.
+    pub(crate) fn now(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Says so.
+    pub(crate) fn say(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 /// The hunt was cancelled; where it had got to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Cancelled {
@@ -43,19 +59,19 @@ pub(crate) struct Cancelled {
 }
 
 /// Does `work` on each candidate, on rayon's current thread pool, and tells `take` the results in the candidates' order, until
-/// it has enough. `work` is given a function that says whether to give up; what it returns then is not used.
+/// it has enough. `work` is told when to give up; what it returns then is not used.
 pub(crate) fn hunt<T: Send>(
     candidates: impl Iterator<Item = Option<usize>>,
-    work: &(dyn Fn(usize, &dyn Fn() -> bool) -> T + Sync),
+    work: &(dyn Fn(usize, &GiveUp) -> T + Sync),
     cancelled: &mut dyn FnMut() -> bool,
     take: &mut dyn FnMut(usize, T) -> ControlFlow<()>,
 ) -> Result<(), Cancelled> {
-    let stop = AtomicBool::new(false);
+    let give_up = GiveUp::default();
     let threads = rayon::current_num_threads();
     let mut candidates = candidates.fuse();
     rayon::in_place_scope(|scope| {
         // The scope waits for those under way.
-        let _stop = StopAtEnd(&stop);
+        let _end = AtEnd(&give_up);
         let (sender, receiver) = mpsc::channel();
         // In the order of the candidates: those under way, or done and not told.
         let mut order = VecDeque::new();
@@ -73,9 +89,9 @@ pub(crate) fn hunt<T: Send>(
                 match candidates.next() {
                     Some(Some(number)) => {
                         order.push_back(number);
-                        let (sender, stop) = (sender.clone(), &stop);
+                        let (sender, give_up) = (sender.clone(), &give_up);
                         scope.spawn(move |_| {
-                            let result = work(number, &|| stop.load(Ordering::Relaxed));
+                            let result = work(number, give_up);
                             // Nobody listens any more if there was enough.
                             let _ = sender.send((number, result));
                         });
@@ -104,11 +120,11 @@ pub(crate) fn hunt<T: Send>(
 }
 
 /// Tells those under way to give up.
-struct StopAtEnd<'a>(&'a AtomicBool);
+struct AtEnd<'a>(&'a GiveUp);
 
-impl Drop for StopAtEnd<'_> {
+impl Drop for AtEnd<'_> {
     fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
+        self.0.say();
     }
 }
 
@@ -120,7 +136,7 @@ mod tests {
     #[test]
     fn results_come_in_order_and_no_more_than_needed() {
         let begun = AtomicUsize::new(0);
-        let work = |number: usize, _: &dyn Fn() -> bool| {
+        let work = |number: usize, _: &GiveUp| {
             begun.fetch_add(1, Ordering::Relaxed);
             // The first ones take longest.
             std::thread::sleep(Duration::from_millis(20 / (number as u64 + 1)));
@@ -141,8 +157,8 @@ mod tests {
 
     #[test]
     fn it_is_cancelled_while_work_is_under_way() {
-        let work = |_: usize, stopped: &dyn Fn() -> bool| {
-            while !stopped() {
+        let work = |_: usize, give_up: &GiveUp| {
+            while !give_up.now() {
                 std::thread::sleep(Duration::from_millis(1));
             }
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Condition;
 use super::candidates::{Candidates, Direction};
-use super::hunt::{Scouts, hunt};
+use super::hunt::{GiveUp, Scouts, hunt};
 use super::quarry::{Quarry, Watchpoint};
 use super::scan::{Ended as ScanEnded, Found, scan};
 use super::trap::{Sighting, Trap, Who};
@@ -106,8 +106,8 @@ pub fn list(
     let start = segments.partition_point(|segment| segment.end() < from);
     let range = start..segments.partition_point(|segment| segment.first <= to).max(start);
     let within = |hit: &Hit| (from..=to).contains(&hit.position());
-    let work = |number: usize, stopped: &dyn Fn() -> bool| {
-        scouts.with(|engine| look(engine, &quarry, number, &within, stopped))
+    let work = |number: usize, give_up: &GiveUp| {
+        scouts.with(|engine| look(engine, &quarry, number, &within, give_up))
     };
     // Segments up to here have been told of.
     let mut told = range.start;
@@ -176,17 +176,17 @@ fn look(
     quarry: &Quarry,
     number: usize,
     within: &dyn Fn(&Hit) -> bool,
-    stopped: &dyn Fn() -> bool,
+    give_up: &GiveUp,
 ) -> Had {
     let program = Arc::clone(engine.program());
     let segments = program.trace().segments();
     let Some(entry) = segments.get(number) else { return Had::Hits(Vec::new(), None) };
-    let past = Arc::new(Past::new(Arc::clone(&program), number));
+    let past = Arc::new(Past::until(Arc::clone(&program), number, give_up.clone()));
     set_trap(engine, quarry, &past);
     let mut hits = Vec::new();
     let mut many = false;
     let outcome = verify::segment_with(engine, entry, segments.get(number + 1), |engine| {
-        let ended = scan(engine, quarry, &past, entry.instructions, stopped, &mut |found, _| {
+        let ended = scan(engine, quarry, &past, entry.instructions, &|| give_up.now(), &mut |found, _| {
             let hit = Hit::new(entry.first, found);
             if within(&hit) {
                 many |= hits.len() == KEPT;

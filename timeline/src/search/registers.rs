@@ -13,7 +13,7 @@ use ktrace_format::segment::Stream;
 use ktrace_machine::{Block, Cause, KnownRegisters, Mode, Writes};
 
 use super::candidates;
-use super::hunt::{Scouts, hunt};
+use super::hunt::{GiveUp, Scouts, hunt};
 use super::quarry::Quarry;
 use crate::engine::{Divergence, Engine, Noted, NotedDiscontinuity};
 use crate::journal::NoJournal;
@@ -84,8 +84,8 @@ pub fn last_write(
     let end = segments.partition_point(|segment| segment.first <= at);
     let asked = Asked { register, at, question, quarry: writers(program, register, question) };
     let scouts = Scouts::new(Arc::clone(program));
-    let work = |number: usize, stopped: &dyn Fn() -> bool| {
-        scouts.with(|engine| asked.in_segment(engine, number, stopped))
+    let work = |number: usize, give_up: &GiveUp| {
+        scouts.with(|engine| asked.in_segment(engine, number, &|| give_up.now()))
     };
     let mut last = LastWrite::default();
     // Everything from here on has been looked at.

@@ -17,7 +17,7 @@ use crate::replay::ReplayError;
 use crate::verify::{self, Unproved};
 
 /// Hits that are kept until their segment is proved. Where there are more, the segment is executed once more to tell them.
-const KEPT: usize = 100_000;
+const KEPT: usize = 10_000;
 
 /// What to list.
 #[derive(Clone, Debug, Default)]

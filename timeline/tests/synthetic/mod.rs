@@ -272,6 +272,8 @@ struct Guest {
     cpu: Cpu,
     /// The registers that change by themselves are known here.
     volatile_known: bool,
+    /// An instruction of the segment may have changed the mapping, so that what accesses have shown of it proves nothing.
+    remapped: bool,
     random: fastrand::Rng,
     world: World,
     trace: TraceWriter,
@@ -296,6 +298,7 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
         set,
         cpu: Cpu::new(set, &Registers::zero(set.register_count())),
         volatile_known: true,
+        remapped: false,
         random: fastrand::Rng::with_seed(setup.seed),
         world,
         trace: TraceWriter::create(directory.path(), header(set)).unwrap(),
@@ -390,6 +393,7 @@ impl Guest {
         }
         self.cpu = Cpu::new(self.set, &registers);
         self.volatile_known = true;
+        self.remapped = false;
         self.world.encoder.begin_segment(self.position, 0, &self.cpu.registers());
     }
 
@@ -637,6 +641,7 @@ impl Guest {
     /// Gives an opaque instruction results. Returns the registers that are unknown to those who have not seen them.
     fn complete_opaque(&mut self, block: &Block, index: usize, tell: bool) -> RegisterSet {
         let opaque = block.opaque(index).unwrap();
+        self.remapped |= opaque.remaps;
         let before = self.cpu.status();
         let pc = self.set.program_counter();
         let branches = opaque.writes.contains(pc);
@@ -685,7 +690,7 @@ impl Guest {
     }
 
     fn take_sample(&mut self, address: u32) {
-        let (byte, provenance) = match self.world.known(address) {
+        let (byte, provenance) = match self.world.known(address).filter(|_| !self.remapped) {
             Some((byte, provenance)) => (Some(byte), provenance),
             None => (None, Provenance::Unknown),
         };

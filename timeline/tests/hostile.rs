@@ -446,8 +446,14 @@ fn a_lost_block_is_not_replaced_by_an_older_one() {
 #[test]
 fn what_is_reserved_is_not_replayed() {
     let run = |seed| synthetic::Step::Run { which: 255, seed, stop: synthetic::Stop::Never };
-    let setup =
-        synthetic::Setup { set: InstructionSet::Arm, image: false, open_end: None, last_dma: false, seed: 7 };
+    let setup = synthetic::Setup {
+        set: InstructionSet::Arm,
+        image: false,
+        open_end: None,
+        last_dma: false,
+        remaps: true,
+        seed: 7,
+    };
     type Change<'a> = &'a dyn Fn(&mut Vec<u8>, &mut Streams);
     let all: [(&str, Change<'_>); 6] = [
         ("nothing", &|_, _| ()),
@@ -498,8 +504,14 @@ fn check_refused(directory: &Path, what: &str) {
 
 #[test]
 fn device_writes_that_can_not_be_are_not_replayed() {
-    let setup =
-        synthetic::Setup { set: InstructionSet::Arm, image: false, open_end: None, last_dma: true, seed: 7 };
+    let setup = synthetic::Setup {
+        set: InstructionSet::Arm,
+        image: false,
+        open_end: None,
+        last_dma: true,
+        remaps: true,
+        seed: 7,
+    };
     let steps = [
         synthetic::Step::Dma { seed: 1 },
         synthetic::Step::Run { which: 255, seed: 1, stop: synthetic::Stop::Never },

@@ -169,7 +169,7 @@ proptest! {
     #[test]
     fn so_does_one_of_a_segment_with_checkpoints(setup in setup(), steps in steps(8_000..8_001)) {
         let steps: Vec<Step> = steps.into_iter().filter(|step| !matches!(step, Step::Cut)).collect();
-        let recorded = record(setup, &steps);
+        let recorded = record(Setup { remaps: false, ..setup }, &steps);
         let program = Program::open(recorded.directory.path()).unwrap();
         prop_assert!(program.trace().segments()[0].blocks > CHECKPOINT_BLOCKS);
         check(&recorded)?;
@@ -183,7 +183,10 @@ fn random_mips_guests_split_branches_from_their_slots() {
     for order in [ByteOrder::Little, ByteOrder::Big] {
         let steps = steps(2000..2001).new_tree(&mut runner).unwrap().current();
         let set = InstructionSet::mips(order);
-        let recorded = record(Setup { set, image: true, open_end: None, last_dma: false, seed: 1 }, &steps);
+        let recorded = record(
+            Setup { set, image: true, open_end: None, last_dma: false, remaps: true, seed: 1 },
+            &steps,
+        );
         let program = Arc::new(Program::open(recorded.directory.path()).unwrap());
         let modes = (0..program.trace().block_count()).filter_map(|id| program.trace().block(id as u32));
         let modes: Vec<u16> = modes.map(|block| block.mode).collect();

@@ -78,6 +78,8 @@ pub struct Setup {
     pub open_end: Option<Stop>,
     /// Devices write to memory after the last block.
     pub last_dma: bool,
+    /// Instructions run that may change the mapping, after which what accesses have shown of it in the segment proves nothing.
+    pub remaps: bool,
     /// Decides everything that the steps leave open.
     pub seed: u64,
 }
@@ -94,8 +96,16 @@ pub fn setup() -> impl Strategy<Value = Setup> {
         1 => Just(InstructionSet::mips(Order::Little)),
         1 => Just(InstructionSet::mips(Order::Big)),
     ];
-    (set, any::<bool>(), open_end, any::<bool>(), any::<u64>())
-        .prop_map(|(set, image, open_end, last_dma, seed)| Setup { set, image, open_end, last_dma, seed })
+    (set, any::<bool>(), open_end, any::<bool>(), any::<bool>(), any::<u64>()).prop_map(
+        |(set, image, open_end, last_dma, remaps, seed)| Setup {
+            set,
+            image,
+            open_end,
+            last_dma,
+            remaps,
+            seed,
+        },
+    )
 }
 
 fn stop() -> impl Strategy<Value = Stop> {
@@ -274,6 +284,8 @@ struct Guest {
     volatile_known: bool,
     /// An instruction of the segment may have changed the mapping, so that what accesses have shown of it proves nothing.
     remapped: bool,
+    /// One may.
+    remaps: bool,
     random: fastrand::Rng,
     world: World,
     trace: TraceWriter,
@@ -299,6 +311,7 @@ pub fn record(setup: Setup, steps: &[Step]) -> Recorded {
         cpu: Cpu::new(set, &Registers::zero(set.register_count())),
         volatile_known: true,
         remapped: false,
+        remaps: setup.remaps,
         random: fastrand::Rng::with_seed(setup.seed),
         world,
         trace: TraceWriter::create(directory.path(), header(set)).unwrap(),
@@ -502,6 +515,10 @@ impl Guest {
                 }
             };
             let Ok(decoded) = Block::decode(self.set, address, mode, &code) else { continue };
+            let remaps = |&index| decoded.opaque(usize::from(index)).is_some_and(|opaque| opaque.remaps);
+            if !self.remaps && decoded.opaque_indices().iter().any(remaps) {
+                continue;
+            }
             let same = |block: &KnownBlock| {
                 block.decoded.address() == address && block.decoded.mode() == mode && *block.code == *code
             };

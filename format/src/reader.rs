@@ -1,5 +1,8 @@
 //! Opens a trace: maps `trace.kt` and finds its records, by the table of a closed trace or by walking an unclosed one.
 
+mod dictionary;
+mod error;
+
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -7,109 +10,17 @@ use std::path::{Path, PathBuf};
 
 use memmap2::{Advice, Mmap};
 
+use dictionary::EntryPoints;
+pub use error::TraceError;
+
 use crate::header::{FORMAT_VERSION, Header, Totals};
 use crate::record::{self, Record, RecordError};
-use crate::segment::encoder::entry_key;
 use crate::segment::index::PackedIndex;
 use crate::segment::{Head, STREAMS, SegmentError, Stream, Streams};
-use crate::unpack::unpack;
 use crate::writer::{CLOSE_MARK, TRACE_FILE, kind};
 
-/// Which blocks begin at which address and mode.
-#[derive(Debug, Default)]
-struct EntryPoints {
-    /// Rising.
-    keys: Vec<u64>,
-    /// Where in `blocks` those of each begin.
-    starts: Vec<u32>,
-    blocks: Vec<u32>,
-}
-
-impl EntryPoints {
-    fn blocks_of(&self, at: usize) -> &[u32] {
-        let start = self.starts.get(at).map_or(0, |start| *start as usize);
-        let end = self.starts.get(at + 1).map_or(self.blocks.len(), |end| *end as usize);
-        self.blocks.get(start..end).unwrap_or_default()
-    }
-}
-
-/// Why a trace can't be opened, or a part of it not read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TraceError {
-    /// The directory or its file can't be read.
-    #[error("{path}: {source}", path = .path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// There is no trace.
-    #[error("{path} is not a ktracer trace: {why}", path = .path.display())]
-    NotATrace {
-        /// The directory or file.
-        path: PathBuf,
-        /// Why.
-        why: String,
-    },
-    /// A newer ktracer made it.
-    #[error("{path} has trace format {found}, this ktracer reads up to {FORMAT_VERSION}: a newer ktracer is needed", path = .path.display())]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u64,
-    },
-    /// An older ktracer made it, and this one computes other digests.
-    #[error("{path} has trace format {found}, this ktracer reads {FORMAT_VERSION}: the ktracer that made it reads it; or record again", path = .path.display())]
-    Older {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        found: u64,
-    },
-    /// A record is damaged.
-    #[error("{path}: {source}", path = .path.display())]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong and where.
-        source: RecordError,
-    },
-    /// Nothing here can replay it.
-    #[error("{path}: {what} is not supported by this ktracer", path = .path.display())]
-    Unsupported {
-        /// The file.
-        path: PathBuf,
-        /// What it has.
-        what: &'static str,
-    },
-    /// A record's checksum is right but its contents are not.
-    #[error("{path}: the record at offset {offset}: {source}", path = .path.display())]
-    Segment {
-        /// The file.
-        path: PathBuf,
-        /// Offset of the record.
-        offset: u64,
-        /// What is wrong.
-        source: SegmentError,
-    },
-}
-
-/// Names that a trace may have.
-const NAME_LIMIT: usize = 1 << 20;
-/// Blocks that a dictionary may have.
-const BLOCK_LIMIT: usize = 1 << 24;
-/// Bytes of all records of blocks together, before compression.
-const DICTIONARY_LIMIT: usize = 1 << 30;
 /// What the end record of a long recording takes, about: asked for ahead.
 const END_BYTES: usize = 512 << 10;
-/// Bytes of one record that are asked for ahead.
-const ASKED_LIMIT: u64 = 1 << 20;
-/// Bytes of one record of blocks, before compression.
-const BLOCKS_RECORD_LIMIT: usize = 1 << 28;
-
 /// One block of the dictionary.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BlockEntry {
@@ -297,42 +208,6 @@ impl Trace {
         Some(())
     }
 
-    /// Asks the system for the records of the dictionary, which lie all over the file: should it have to read them from a disk,
-    /// it can read many at a time, in place of each when it is come to.
-    fn ask_for_dictionary(&self, offsets: &[u64]) {
-        for (number, &offset) in offsets.iter().enumerate() {
-            // At the latest there the next record begins.
-            let segment = self.segments.partition_point(|segment| segment.offset <= offset);
-            let segment = self.segments.get(segment).map(|segment| segment.offset);
-            let next = offsets.get(number + 1).copied().into_iter().chain(segment).min();
-            let most = offset.saturating_add(ASKED_LIMIT).min(self.map.len() as u64);
-            let end = next.map_or(most, |next| next.min(most));
-            if let Some(length) = end.checked_sub(offset).filter(|length| *length > 0) {
-                // Without it all works the same, only later.
-                let _ = self.map.advise_range(Advice::WillNeed, offset as usize, length as usize);
-            }
-        }
-    }
-
-    fn read_dictionary(&mut self, offset: u64) {
-        let fault = match record::record_at(&self.map, offset) {
-            Some(Ok(record)) => match record.payload().map(<[u8]>::to_vec) {
-                Ok(payload) => {
-                    let read = match record.kind {
-                        kind::NAMES => self.read_names(&payload),
-                        kind::BLOCKS => self.read_blocks(&payload),
-                        _ => None,
-                    };
-                    if read.is_some() { None } else { Some(RecordError::Unexpected { offset }) }
-                }
-                Err(error) => Some(error),
-            },
-            Some(Err(error)) => Some(error),
-            None => Some(RecordError::NoRecord { offset }),
-        };
-        self.faults.extend(fault);
-    }
-
     /// Finds records without a table: all that are whole, also behind damage.
     fn walk(&mut self) {
         let mut offset = 0;
@@ -399,68 +274,6 @@ impl Trace {
         let mut starts =
             starts.filter(|(_, window)| *window == record::MAGIC).map(|(at, _)| (from + at) as u64);
         starts.find(|&offset| matches!(record::record_at(&self.map, offset), Some(Ok(_))))
-    }
-
-    fn read_names(&mut self, payload: &[u8]) -> Option<()> {
-        let first = le32(payload, 0)? as usize;
-        // Names whose record was lost stay empty rather than shift the others.
-        if first < self.names.len() || first > NAME_LIMIT {
-            return None;
-        }
-        self.names.resize(first, String::new());
-        let mut rest = payload.get(4..)?;
-        while let Some((length, after)) = rest.split_first_chunk::<2>() {
-            let (name, after) = after.split_at_checked(usize::from(u16::from_le_bytes(*length)))?;
-            if self.names.len() == NAME_LIMIT {
-                return None;
-            }
-            self.names.push(String::from_utf8_lossy(name).into_owned());
-            rest = after;
-        }
-        Some(())
-    }
-
-    fn read_blocks(&mut self, payload: &[u8]) -> Option<()> {
-        let (first, count, raw) = (le32(payload, 0)? as usize, le32(payload, 4)?, le32(payload, 8)? as usize);
-        let last = first.checked_add(count as usize).filter(|last| *last <= BLOCK_LIMIT)?;
-        if first < self.blocks.len() || last == first || raw > BLOCKS_RECORD_LIMIT {
-            return None;
-        }
-        self.expanded = self.expanded.checked_add(raw).filter(|bytes| *bytes <= DICTIONARY_LIMIT)?;
-        let bytes = unpack(payload.get(12..)?, raw).ok()?;
-        self.blocks.resize(first, None);
-        let mut rest = &bytes[..];
-        for _ in 0..count {
-            let (head, after) = rest.split_first_chunk::<8>()?;
-            let length = usize::from(u16::from_le_bytes([head[6], head[7]]));
-            let (code, after) = after.split_at_checked(length)?;
-            let start = self.code.len();
-            self.code.extend(code);
-            self.blocks.push(Some(BlockEntry {
-                address: u32::from_le_bytes([head[0], head[1], head[2], head[3]]),
-                mode: u16::from_le_bytes([head[4], head[5]]),
-                code: start..start + length,
-            }));
-            rest = after;
-        }
-        rest.is_empty().then_some(())
-    }
-
-    fn index_entries(&mut self) {
-        let mut all: Vec<(u64, u32)> = (0..)
-            .zip(&self.blocks)
-            .filter_map(|(id, block)| block.as_ref().map(|block| (entry_key(block.address, block.mode), id)))
-            .collect();
-        let lost = (0..).zip(&self.blocks).filter(|(_, block)| block.is_none());
-        self.lost = lost.map(|(id, _)| id).collect();
-        all.sort_unstable();
-        self.entries.blocks = all.iter().map(|(_, id)| *id).collect();
-        for (at, (key, _)) in all.iter().enumerate() {
-            if self.entries.keys.last() != Some(key) {
-                self.entries.keys.push(*key);
-                self.entries.starts.push(at as u32);
-            }
-        }
     }
 
     /// The file with the records.

@@ -1,16 +1,18 @@
 //! Memory as a replay of one segment sees it: the mirror image of the encoder's prediction.
 
+mod closely;
+mod devices;
+
 use std::sync::Arc;
 
 use ktrace_format::digest::Digest;
-use ktrace_format::segment::cursor::{Cursor, OpaqueAccess};
+use ktrace_format::segment::cursor::Cursor;
 use ktrace_format::segment::{SegmentError, Stream, Streams, surprise};
 use ktrace_format::shadow::{Behaviour, Guarded, Mapping, PAGE_BYTES, Shadow, known_bits, within_line};
 use ktrace_machine::bus::{AccessSize, Bus, Halt};
 
-use crate::journal::{Journal, Touch, Undo, lines_of};
+use crate::journal::{Journal, Touch, Undo};
 use crate::search::trap::{Sighting, Trap, Trapped};
-use crate::view::Stand;
 use crate::watch::{Change, Watch};
 
 /// Pages that a replay keeps from one segment to the next: 10 MiB.
@@ -242,51 +244,6 @@ impl<J: Journal> SegmentMemory<J> {
         }
     }
 
-    /// The next of the writes of devices, while the processor stands here.
-    pub(crate) fn device_write(&mut self, stand: Stand) -> Result<(), SegmentError> {
-        let streams = Arc::clone(&self.streams);
-        let write = self.cursor.device_write(&streams)?;
-        let mut done = 0;
-        while let Some(rest) = write.bytes.get(done..).filter(|rest| !rest.is_empty()) {
-            // The cursor has seen to it that this does not overflow.
-            let here = write.physical.saturating_add(done as u64);
-            let offset = here as usize % PAGE_BYTES;
-            let part = rest.get(..PAGE_BYTES - offset).unwrap_or(rest);
-            self.device_write_page(stand, here / PAGE_BYTES as u64, offset, part)?;
-            done += part.len();
-        }
-        Ok(())
-    }
-
-    fn device_write_page(
-        &mut self,
-        stand: Stand,
-        number: u64,
-        offset: usize,
-        bytes: &[u8],
-    ) -> Result<(), SegmentError> {
-        if self.shadow.touched_count() >= SEGMENT_PAGE_LIMIT && self.shadow.touched_page(number).is_none() {
-            return Err(SegmentError::Stream(Stream::DeviceWrites));
-        }
-        if let Some(trap) = &mut self.trap {
-            trap.device_write(&self.shadow, stand, number, offset, bytes);
-        }
-        let key = self.shadow.touch(number);
-        let page = self.shadow.page_at_mut(key);
-        let stretch = offset..offset + bytes.len();
-        self.journal.note_stretch(key, page, stretch.clone());
-        page.data[stretch.clone()].copy_from_slice(bytes);
-        for line in lines_of(&stretch) {
-            let from = stretch.start.max(64 * line) - 64 * line;
-            let to = stretch.end.min(64 * line + 64) - 64 * line;
-            page.known[line] |= u64::MAX >> (64 - (to - from)) << from;
-        }
-        if let Some(watch) = &mut self.watch {
-            watch.changed(number, offset, bytes.len(), Change::Device, stand.executed);
-        }
-        Ok(())
-    }
-
     /// Bytes of memory before an access, if a trap wants to know; those of devices are not.
     fn before(&self, mappings: [Mapping; 2], address: u32, bytes: usize) -> Option<Trapped> {
         self.trap.as_ref()?;
@@ -391,156 +348,6 @@ impl<J: Journal> SegmentMemory<J> {
         self.accesses += 1;
         Ok(value)
     }
-
-    #[cold]
-    #[inline(never)]
-    fn load_slowly(&mut self, address: u32, bytes: usize) -> Result<u64, Halt> {
-        if self.accesses >= self.limit {
-            return Err(Halt);
-        }
-        // What nobody watches, and may be seen for the first time: some segments do little else.
-        if self.accesses < self.special
-            && within_line(address, bytes)
-            && let Some(mapping) = self.shadow.mapping(address)
-            && mapping.behaviour != Behaviour::Device
-        {
-            return self.load_first(mapping, address, bytes).map_err(|error| self.fail(error));
-        }
-        if let Some(mapping) = self.beside_the_trap(address, bytes) {
-            let page = self.shadow.page(mapping);
-            let offset = address as usize % PAGE_BYTES;
-            let bits = known_bits(offset, bytes);
-            if page.known[offset / 64] & bits == bits {
-                let value = page.value(offset, bytes);
-                self.digest.access(address, bytes as u8, false, value);
-                self.accesses += 1;
-                return Ok(value);
-            }
-        }
-        self.try_load(address, bytes).map_err(|error| self.fail(error))
-    }
-
-    fn try_load(&mut self, address: u32, bytes: usize) -> Result<u64, SegmentError> {
-        let mappings = self.mappings(address, bytes)?;
-        let before = self.before(mappings, address, bytes);
-        let value = if mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device) {
-            let device = self.cursor.device(&self.streams)?;
-            self.last_device = Some((device.name, device.physical));
-            self.cursor.value(&self.streams, bytes)?
-        } else {
-            let (mut known, mut shown) = (true, [0; 8]);
-            for (at, byte) in shown.iter_mut().take(bytes).enumerate() {
-                let here = address.wrapping_add(at as u32);
-                let page = self.shadow.page(mappings[usize::from(here >> 12 != address >> 12)]);
-                let offset = here as usize % PAGE_BYTES;
-                known &= page.known[offset / 64] >> (offset % 64) & 1 != 0;
-                *byte = page.data[offset];
-            }
-            let surprised = self.next_surprise == self.accesses;
-            if surprised {
-                self.advance_surprise()?;
-            }
-            if known && !surprised {
-                u64::from_le_bytes(shown)
-            } else {
-                let value = self.cursor.value(&self.streams, bytes)?;
-                for (at, byte) in value.to_le_bytes().into_iter().take(bytes).enumerate() {
-                    let here = address.wrapping_add(at as u32);
-                    let mapping = mappings[usize::from(here >> 12 != address >> 12)];
-                    self.set_byte(mapping, here as usize % PAGE_BYTES, byte, false);
-                }
-                value
-            }
-        };
-        self.digest.access(address, bytes as u8, false, value);
-        self.spring(before, false, &value.to_le_bytes()[..bytes], value.into());
-        self.note_access(address, bytes, false, u128::from(value));
-        self.accesses += 1;
-        Ok(value)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn store_slowly(&mut self, address: u32, bytes: usize, value: u64) -> Result<(), Halt> {
-        if self.accesses >= self.limit {
-            return Err(Halt);
-        }
-        if let Some(mapping) = self.beside_the_trap(address, bytes)
-            && mapping.behaviour == Behaviour::Ram
-        {
-            self.store_plainly(mapping, address, bytes, value);
-            return Ok(());
-        }
-        self.try_store(address, bytes, value).map_err(|error| self.fail(error))
-    }
-
-    fn try_store(&mut self, address: u32, bytes: usize, value: u64) -> Result<(), SegmentError> {
-        self.write(address, &value.to_le_bytes()[..bytes], value.into())?;
-        self.digest.access(address, bytes as u8, true, value);
-        self.note_access(address, bytes, true, u128::from(value));
-        self.accesses += 1;
-        Ok(())
-    }
-
-    fn write(&mut self, address: u32, bytes: &[u8], value: u128) -> Result<(), SegmentError> {
-        let mappings = self.mappings(address, bytes.len())?;
-        let before = self.before(mappings, address, bytes.len());
-        if mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device) {
-            let device = self.cursor.device(&self.streams)?;
-            self.last_device = Some((device.name, device.physical));
-        }
-        for (at, byte) in bytes.iter().enumerate() {
-            let here = address.wrapping_add(at as u32);
-            let mapping = mappings[usize::from(here >> 12 != address >> 12)];
-            if mapping.behaviour == Behaviour::Ram {
-                self.set_byte(mapping, here as usize % PAGE_BYTES, *byte, true);
-            }
-        }
-        self.spring(before, true, bytes, value);
-        Ok(())
-    }
-
-    /// Makes the accesses of the opaque instruction under way.
-    pub(crate) fn opaque_accesses(&mut self) -> Result<(), SegmentError> {
-        for _ in 0..self.cursor.opaque_count(&self.streams)? {
-            let access = self.cursor.opaque_access(&self.streams)?;
-            self.opaque_access(&access)?;
-        }
-        Ok(())
-    }
-
-    fn opaque_access(&mut self, access: &OpaqueAccess) -> Result<(), SegmentError> {
-        let OpaqueAccess { address, bytes, store, value: [low, high], .. } = *access;
-        let memory = access.memory_bytes();
-        let whole = u128::from(low) | u128::from(high) << 64;
-        if store {
-            self.write(address, &memory[..bytes], whole)?;
-        } else {
-            let mappings = self.mappings(address, bytes)?;
-            let before = self.before(mappings, address, bytes);
-            if mappings.iter().any(|mapping| mapping.behaviour == Behaviour::Device) {
-                let device = self.cursor.device(&self.streams)?;
-                self.last_device = Some((device.name, device.physical));
-            }
-            for (at, byte) in memory.into_iter().take(bytes).enumerate() {
-                let here = address.wrapping_add(at as u32);
-                let mapping = mappings[usize::from(here >> 12 != address >> 12)];
-                if mapping.behaviour != Behaviour::Device {
-                    self.set_byte(mapping, here as usize % PAGE_BYTES, byte, false);
-                }
-            }
-            self.spring(before, false, &memory[..bytes], whole);
-        }
-        if bytes == 16 {
-            self.digest.access(address, 8, store, low);
-            self.digest.access(address.wrapping_add(8), 8, store, high);
-        } else {
-            self.digest.access(address, bytes as u8, store, low);
-        }
-        self.note_access(address, bytes, store, whole);
-        self.accesses += 1;
-        Ok(())
-    }
 }
 
 impl<J: Journal> Bus for SegmentMemory<J> {
@@ -584,58 +391,5 @@ impl<J: Journal> Bus for SegmentMemory<J> {
             return Ok(());
         }
         self.store_slowly(address, bytes, value)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::journal::{FullJournal, NoJournal};
-
-    /// Memory of a segment with these device writes.
-    fn memory<J: Journal>(writes: &[(u64, &[u8])]) -> SegmentMemory<J> {
-        let mut streams = Streams::default();
-        let stream = &mut streams.0[Stream::DeviceWrites as usize];
-        for (physical, bytes) in writes {
-            ktrace_format::varint::write(stream, *physical);
-            ktrace_format::varint::write(stream, bytes.len() as u64);
-            stream.extend(*bytes);
-        }
-        let mut memory = SegmentMemory::new();
-        memory.begin(Arc::new(streams)).unwrap();
-        memory
-    }
-
-    #[test]
-    fn a_device_write_makes_just_its_bytes_known() {
-        let mut bytes = [0u8; 5000];
-        bytes.iter_mut().zip(1..).for_each(|(byte, value)| *byte = (value % 251) as u8);
-        let start = 0x3f7f;
-        let mut memory: SegmentMemory<FullJournal> = memory(&[(start, &bytes)]);
-        memory.device_write(Stand::default()).unwrap();
-        let known = |memory: &SegmentMemory<FullJournal>, address: u64| {
-            let page = memory.shadow.touched_page(address >> 12)?;
-            let offset = address as usize % PAGE_BYTES;
-            (page.known[offset / 64] >> (offset % 64) & 1 != 0).then_some(page.data[offset])
-        };
-        for address in 0x3000..0x6000u64 {
-            let written = address.checked_sub(start).and_then(|at| bytes.get(at as usize)).copied();
-            assert_eq!(known(&memory, address), written, "{address:#x}");
-        }
-        let (journal, shadow) = (&mut memory.journal, &mut memory.shadow);
-        journal.undo_to(0, shadow, &mut [], &mut []);
-        assert!((0x3000..0x6000).all(|address| known(&memory, address).is_none()));
-    }
-
-    #[test]
-    fn devices_can_not_fill_memory_with_pages() {
-        let writes: Vec<(u64, &[u8])> = (0..66).map(|page| (page << 12, &[1][..])).collect();
-        let mut memory: SegmentMemory<NoJournal> = memory(&writes);
-        for _ in 0..SEGMENT_PAGE_LIMIT {
-            memory.device_write(Stand::default()).unwrap();
-        }
-        assert_eq!(memory.device_write(Stand::default()), Err(SegmentError::Stream(Stream::DeviceWrites)));
-        // Pages that are there already can be written to.
-        memory.device_write_page(Stand::default(), 0, 5, &[1]).unwrap();
     }
 }

@@ -3,6 +3,9 @@
 //! Whatever does more than append to the ring runs with panics caught: unwinding into QEMU's C code would end the guest.
 //! What runs on every block and on every access contains nothing that panics.
 
+mod callbacks;
+mod instrument;
+
 use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -16,13 +19,15 @@ use ktrace_format::header::{Architecture, ByteOrder, FORMAT_VERSION, Header, Pat
 use ktrace_machine::InstructionSet;
 use qemu_plugin_sys::*;
 
-use crate::api::{Api, LogSite, TlbFill, discontinuity};
-use crate::block::{Again, Block, OpaqueSite, Registry};
+use callbacks::{device_wrote, discontinuous, tlb_filled, was_reset};
+use instrument::translated;
+
+use crate::api::{Api, discontinuity};
+use crate::block::Registry;
 use crate::control::{Control, Hello};
 use crate::device_writes::DeviceWrites;
-use crate::event::access;
 use crate::fast;
-use crate::mapping::{Direction, Mappings};
+use crate::mapping::Mappings;
 use crate::mips;
 use crate::names::Names;
 use crate::options::Options;
@@ -33,7 +38,6 @@ use crate::registers::Registers;
 use crate::ring::{Cursor, Segment, Writer};
 use crate::shared::Shared;
 use crate::translation::Translation;
-use crate::value::{any_value, small_size, small_value};
 
 /// The version of QEMU's plugin interface that this plugin speaks. QEMU reads it before it calls anything.
 #[unsafe(no_mangle)]
@@ -319,216 +323,6 @@ unsafe extern "C" fn vcpu_init(_: qemu_plugin_id_t, index: c_uint) {
     });
 }
 
-unsafe extern "C" fn translated(_: qemu_plugin_id_t, tb: *mut qemu_plugin_tb) {
-    guarded(|| {
-        // SAFETY: this is the vCPU's thread, and `tb` is valid during the callback, as are its instructions.
-        unsafe {
-            let Some(vcpu) = (*VCPU.0.get()).as_mut() else { return };
-            if vcpu.recorder().phase != crate::recorder::Phase::Stopped {
-                instrument(vcpu, tb);
-            }
-        }
-    });
-}
-
-/// The block that QEMU translates, as the model sees it.
-///
-/// # Safety
-/// `tb` is what a translation callback was given, which is still running.
-unsafe fn decode(
-    recorder: &mut Recorder,
-    api: Option<&Api>,
-    tb: *mut qemu_plugin_tb,
-) -> Result<&'static Block, String> {
-    // SAFETY: as the caller promises; indices are below the number that QEMU gives.
-    let (count, address, code) = unsafe {
-        let count = qemu_plugin_tb_n_insns(tb);
-        let mut code = Vec::new();
-        for number in 0..count {
-            let instruction = qemu_plugin_tb_get_insn(tb, number);
-            // A branch-likely of MIPS that is never taken has its slot with it: eight bytes, unless the slot is in another
-            // page, which QEMU does not fetch then.
-            let mut bytes = [0u8; 8];
-            let mut fetch = |length| qemu_plugin_insn_data(instruction, bytes.as_mut_ptr().cast(), length);
-            let length = match fetch(8) {
-                0 => fetch(4),
-                length => length,
-            };
-            code.extend(bytes.iter().take(length));
-        }
-        (count, qemu_plugin_tb_vaddr(tb) as u32, code)
-    };
-    // SAFETY: as above.
-    let flags = || api.map(|api| unsafe { (api.translation_flags)(tb) });
-    let mode = recorder
-        .translation_mode(flags)
-        .ok_or("QEMU did not give the status register while it translated")?;
-    let block = recorder.translated(address, mode, &code)?;
-    if block.instructions as usize != count {
-        return Err(format!(
-            "QEMU sees {count} instructions in the block at {address:#010x} with code {code:02x?}, the model {}",
-            block.instructions
-        ));
-    }
-    Ok(block)
-}
-
-/// # Safety
-/// `tb` is what a translation callback was given, which is still running.
-unsafe fn instrument(vcpu: &mut Vcpu, tb: *mut qemu_plugin_tb) {
-    let (score, api) = match lock_parts().as_ref() {
-        Some(parts) => (parts.cursor, parts.api),
-        None => return,
-    };
-    let recorder = vcpu.recorder();
-    // SAFETY: as the caller promises.
-    let block = match unsafe { decode(recorder, api.as_ref(), tb) } {
-        Ok(block) => block,
-        Err(message) => {
-            vcpu.fail_between_blocks(message);
-            return;
-        }
-    };
-    let start = recorder.start_index(block).filter(|&index| index > 0);
-    let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
-    let read = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS;
-    // SAFETY: as the caller promises; indices are below the number of instructions; blocks and their opaque instructions
-    // are never freed, so their addresses stay good as callback arguments.
-    unsafe {
-        for number in 0..block.instructions {
-            let instruction = qemu_plugin_tb_get_insn(tb, number as usize);
-            if start == Some(number) {
-                qemu_plugin_register_vcpu_insn_exec_cb(instruction, Some(start_inside), read, argument);
-            }
-            // Results of the instruction before are read before this one starts.
-            if let Some(site) = number.checked_sub(1).and_then(|before| block.opaque_at(before))
-                && site.has_results()
-            {
-                let site = std::ptr::from_ref(site).cast_mut().cast();
-                qemu_plugin_register_vcpu_insn_exec_cb(instruction, Some(after_opaque), read, site);
-            }
-        }
-        match api {
-            Some(api) => {
-                // If the recording is to start inside it, what comes before is cut off.
-                let can_be_packed = start.is_none() && block.can_be_packed();
-                if !log(&api, score, block, can_be_packed, tb) {
-                    recorder.fail("QEMU refuses to log accesses: this is a bug in ktracer".to_owned());
-                }
-            }
-            None => call_back(score, block, tb),
-        }
-    }
-}
-
-/// Has generated code log a block and its accesses. False: QEMU does not.
-///
-/// # Safety
-/// As for [`instrument`].
-unsafe fn log(
-    api: &Api,
-    score: Score,
-    block: &'static Block,
-    can_be_packed: bool,
-    tb: *mut qemu_plugin_tb,
-) -> bool {
-    let (next, limit) =
-        (score.field(std::mem::offset_of!(Cursor, next)), score.field(std::mem::offset_of!(Cursor, limit)));
-    let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
-    let read = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS;
-    // SAFETY: as the caller promises; the scoreboard lives as long as QEMU.
-    unsafe {
-        let both = qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_RW;
-        if !(api.log_block)(tb, next, limit, fast::block_word(block), block_logs, read, argument) {
-            let none = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS;
-            for again in block.again() {
-                let instruction = qemu_plugin_tb_get_insn(tb, again.index as usize);
-                let argument = std::ptr::from_ref(again).cast_mut().cast();
-                qemu_plugin_register_vcpu_mem_cb(instruction, Some(access_again), none, both, argument);
-            }
-            return true;
-        }
-        if can_be_packed {
-            let progress = score.field(std::mem::offset_of!(Cursor, progress));
-            (api.pack_log)(tb, progress, packed, argument);
-        }
-        if block.instructions > fast::COUNTED_INSTRUCTIONS {
-            qemu_plugin_register_vcpu_tb_exec_inline_per_vcpu(
-                tb,
-                qemu_plugin_op::QEMU_PLUGIN_INLINE_ADD_U64,
-                score.field(std::mem::offset_of!(Cursor, counted)),
-                u64::from(block.instructions),
-            );
-        }
-        let last = block.instructions - 1;
-        if let Some(site) = block.opaque_at(last)
-            && site.has_results()
-        {
-            // The next block calls, to have the results read.
-            let instruction = qemu_plugin_tb_get_insn(tb, last as usize);
-            let opaque = score.field(std::mem::offset_of!(Cursor, opaque));
-            for (field, value) in [(opaque, std::ptr::from_ref(site) as u64), (limit, 0)] {
-                qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
-                    instruction,
-                    qemu_plugin_op::QEMU_PLUGIN_INLINE_STORE_U64,
-                    field,
-                    value,
-                );
-            }
-        }
-        for number in 0..block.instructions {
-            let instruction = qemu_plugin_tb_get_insn(tb, number as usize);
-            let owner = match block.opaque_at(number) {
-                Some(site) => access::owner_of(site, 0),
-                None => access::MODELLED,
-            };
-            if !(api.log_accesses)(instruction, both, next, owner) {
-                return false;
-            }
-        }
-    }
-    true
-}
-
-/// Registers callbacks for a block and its accesses.
-///
-/// # Safety
-/// As for [`instrument`].
-unsafe fn call_back(score: Score, block: &'static Block, tb: *mut qemu_plugin_tb) {
-    let started = score.field(std::mem::offset_of!(Cursor, counted));
-    let argument = std::ptr::from_ref(block).cast_mut().cast::<c_void>();
-    // SAFETY: as the caller promises; the scoreboard lives as long as QEMU.
-    unsafe {
-        let read = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_R_REGS;
-        qemu_plugin_register_vcpu_tb_exec_cb(tb, Some(block_enters), read, argument);
-        for number in 0..block.instructions {
-            let instruction = qemu_plugin_tb_get_insn(tb, number as usize);
-            if block.decoded.may_stop_at(number as usize) {
-                qemu_plugin_register_vcpu_insn_exec_inline_per_vcpu(
-                    instruction,
-                    qemu_plugin_op::QEMU_PLUGIN_INLINE_STORE_U64,
-                    started,
-                    u64::from(number) + 1,
-                );
-            }
-            let flags = qemu_plugin_cb_flags::QEMU_PLUGIN_CB_NO_REGS;
-            let (load, store, argument): (qemu_plugin_vcpu_mem_cb_t, qemu_plugin_vcpu_mem_cb_t, _) =
-                match block.opaque_at(number) {
-                    Some(site) => (
-                        Some(opaque_load),
-                        Some(opaque_store),
-                        std::ptr::from_ref(site).cast_mut().cast::<c_void>(),
-                    ),
-                    None => (Some(load), Some(store), std::ptr::null_mut()),
-                };
-            let (reads, writes) =
-                (qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_R, qemu_plugin_mem_rw::QEMU_PLUGIN_MEM_W);
-            qemu_plugin_register_vcpu_mem_cb(instruction, load, flags, reads, argument);
-            qemu_plugin_register_vcpu_mem_cb(instruction, store, flags, writes, argument);
-        }
-    }
-}
-
 /// The vCPU on the portable path.
 ///
 /// # Safety
@@ -552,203 +346,6 @@ unsafe fn fast_vcpu() -> Option<&'static mut fast::Vcpu> {
         Some(Vcpu::Fast(vcpu)) => Some(vcpu),
         _ => None,
     }
-}
-
-unsafe extern "C" fn block_enters(_: c_uint, argument: *mut c_void) {
-    // SAFETY: the argument is a block, which is never freed; this is the vCPU's thread.
-    unsafe {
-        let block = &*argument.cast::<Block>();
-        let unexpected = portable_vcpu().and_then(|vcpu| vcpu.enter(block));
-        if let Some(started) = unexpected {
-            guarded(|| {
-                if let Some(vcpu) = portable_vcpu() {
-                    vcpu.enter_slowly(block, started);
-                }
-            });
-        }
-    }
-}
-
-unsafe extern "C" fn block_logs(_: c_uint, argument: *mut c_void) {
-    guarded(|| {
-        // SAFETY: the argument is a block, which is never freed; this is the vCPU's thread.
-        unsafe {
-            if let Some(vcpu) = fast_vcpu() {
-                vcpu.enter(&*argument.cast::<Block>());
-            }
-        }
-    });
-}
-
-unsafe extern "C" fn start_inside(_: c_uint, argument: *mut c_void) {
-    guarded(|| {
-        // SAFETY: as in `block_enters`.
-        unsafe {
-            let block = &*argument.cast::<Block>();
-            match (*VCPU.0.get()).as_mut() {
-                Some(Vcpu::Portable(vcpu)) => {
-                    if let Some(index) = vcpu.recorder.start_index(block) {
-                        vcpu.start_inside(block, index);
-                    }
-                }
-                Some(Vcpu::Fast(vcpu)) => {
-                    if let Some(index) = vcpu.recorder.start_index(block) {
-                        vcpu.start_inside(block, index);
-                    }
-                }
-                None => {}
-            }
-        }
-    });
-}
-
-unsafe extern "C" fn after_opaque(_: c_uint, argument: *mut c_void) {
-    guarded(|| {
-        // SAFETY: the argument is an opaque instruction of a block, which is never freed; this is the vCPU's thread.
-        unsafe {
-            let site = &*argument.cast::<OpaqueSite>();
-            match (*VCPU.0.get()).as_mut() {
-                Some(Vcpu::Portable(vcpu)) => vcpu.after_opaque(site),
-                Some(Vcpu::Fast(vcpu)) => vcpu.after_opaque(site),
-                None => {}
-            }
-        }
-    });
-}
-
-/// An instruction that QEMU runs in the place of another block's has made an access.
-unsafe extern "C" fn access_again(
-    _: c_uint,
-    info: qemu_plugin_meminfo_t,
-    address: u64,
-    argument: *mut c_void,
-) {
-    guarded(|| {
-        // SAFETY: the argument belongs to a block, which is never freed; this is the vCPU's thread, in a memory callback.
-        unsafe {
-            if let Some(vcpu) = fast_vcpu() {
-                let first = u64::from(info) << 32 | u64::from(address as u32);
-                vcpu.access_again(&*argument.cast::<Again>(), first, any_value(info));
-            }
-        }
-    });
-}
-
-/// QEMU tells which accesses a block makes, as it translates it, and wants the word that stands for it in a packed log.
-unsafe extern "C" fn packed(sites: *const LogSite, count: usize, argument: *mut c_void) -> u64 {
-    let mut word = 0;
-    guarded(|| {
-        // SAFETY: the argument is a block, which is never freed; QEMU passes so many sites; this is the vCPU's thread.
-        unsafe {
-            let sites = if count == 0 { &[] } else { std::slice::from_raw_parts(sites, count) };
-            if let Some(vcpu) = fast_vcpu() {
-                word = vcpu.packed_word(&*argument.cast::<Block>(), sites);
-            }
-        }
-    });
-    word
-}
-
-unsafe extern "C" fn discontinuous(_: qemu_plugin_id_t, _: c_uint, kind: u32, from: u64, to: u64) {
-    guarded(|| {
-        // SAFETY: this is the vCPU's thread.
-        if let Some(vcpu) = unsafe { fast_vcpu() } {
-            vcpu.discontinuity(kind, from, to);
-        }
-    });
-}
-
-/// On any thread.
-unsafe extern "C" fn was_reset(_: qemu_plugin_id_t, _: c_uint) {
-    let shared = lock_parts().as_ref().map(|parts| Arc::clone(&parts.shared));
-    if let Some(shared) = shared {
-        shared.was_reset.store(true, Ordering::SeqCst);
-        crate::shared::call_at_next_block();
-    }
-}
-
-unsafe extern "C" fn tlb_filled(_: qemu_plugin_id_t, _: c_uint, fill: *const TlbFill) {
-    guarded(|| {
-        // SAFETY: QEMU passes a valid structure; this is the vCPU's thread.
-        unsafe {
-            if let Some(vcpu) = fast_vcpu() {
-                vcpu.tlb_filled(&*fill);
-            }
-        }
-    });
-}
-
-/// On any thread.
-unsafe extern "C" fn device_wrote(_: qemu_plugin_id_t, physical: u64, data: *const c_void, length: usize) {
-    DEVICE_WRITES.note(physical, data, length);
-    crate::shared::call_at_next_block();
-}
-
-/// # Safety
-/// As QEMU promises for memory callbacks.
-#[inline]
-unsafe fn modelled_access(info: qemu_plugin_meminfo_t, address: u64, direction: Direction) {
-    // SAFETY: as the caller promises; this is the vCPU's thread.
-    unsafe {
-        let Some(vcpu) = portable_vcpu() else { return };
-        let address = address as u32;
-        let Some(shift) = small_size(info) else {
-            guarded(|| {
-                vcpu.recorder
-                    .fail(format!("an access of 16 bytes at {address:#x} by a modelled instruction"));
-            });
-            return;
-        };
-        let bytes = 1 << shift;
-        if vcpu.is_settled(address, bytes, direction) {
-            vcpu.push_access(info, address, small_value(info, shift), direction);
-        } else {
-            guarded(|| vcpu.access_slowly(info, address, bytes, small_value(info, shift), direction));
-        }
-    }
-}
-
-unsafe extern "C" fn load(_: c_uint, info: qemu_plugin_meminfo_t, address: u64, _: *mut c_void) {
-    // SAFETY: QEMU calls it.
-    unsafe { modelled_access(info, address, Direction::Load) }
-}
-
-unsafe extern "C" fn store(_: c_uint, info: qemu_plugin_meminfo_t, address: u64, _: *mut c_void) {
-    // SAFETY: QEMU calls it.
-    unsafe { modelled_access(info, address, Direction::Store) }
-}
-
-/// # Safety
-/// As QEMU promises for memory callbacks; the argument is an opaque instruction of a block.
-unsafe fn opaque_access(info: qemu_plugin_meminfo_t, address: u64, argument: *mut c_void) {
-    guarded(|| {
-        // SAFETY: as the caller promises; this is the vCPU's thread.
-        unsafe {
-            if let Some(vcpu) = portable_vcpu() {
-                vcpu.opaque_access(info, address as u32, any_value(info), &*argument.cast::<OpaqueSite>());
-            }
-        }
-    });
-}
-
-unsafe extern "C" fn opaque_load(
-    _: c_uint,
-    info: qemu_plugin_meminfo_t,
-    address: u64,
-    argument: *mut c_void,
-) {
-    // SAFETY: QEMU calls it with what was registered.
-    unsafe { opaque_access(info, address, argument) }
-}
-
-unsafe extern "C" fn opaque_store(
-    _: c_uint,
-    info: qemu_plugin_meminfo_t,
-    address: u64,
-    argument: *mut c_void,
-) {
-    // SAFETY: QEMU calls it with what was registered.
-    unsafe { opaque_access(info, address, argument) }
 }
 
 unsafe extern "C" fn at_exit(_: qemu_plugin_id_t, _: *mut c_void) {

@@ -3,7 +3,7 @@
 //! A call returns where the return address is executed with the stack pointer that there was at the entry.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -59,11 +59,18 @@ struct Calls<'a> {
     convention: CallingConvention,
     entries: &'a BTreeSet<u32>,
     waiting: VecDeque<Call>,
+    /// Calls before those.
+    told: u64,
+    /// Those that have not returned, by return address and stack pointer: their numbers, rising. There may be thousands of them.
+    open: HashMap<Return, VecDeque<u64>>,
     /// Addresses that calls return to.
     returns: BTreeSet<u32>,
     /// Entries behind this position do not count.
     to: u64,
 }
+
+/// Where a call returns: the address, and the stack pointer there.
+type Return = (Option<u32>, Option<u32>);
 
 impl Calls<'_> {
     /// Something happens at an instruction. Returns an address that must be looked for from now on, too.
@@ -71,12 +78,9 @@ impl Calls<'_> {
         if self.returns.contains(&address) {
             let stack_pointer = moment.register(self.convention.stack_pointer);
             // The innermost call that returns to here.
-            let call = self.waiting.iter_mut().rev().find(|call| {
-                call.returned.is_none()
-                    && call.return_address == Some(address)
-                    && call.stack_pointer == stack_pointer
-            });
-            if let Some(call) = call {
+            let number = self.open.get_mut(&(Some(address), stack_pointer)).and_then(VecDeque::pop_back);
+            let place = number.and_then(|number| usize::try_from(number.checked_sub(self.told)?).ok());
+            if let Some(call) = place.and_then(|place| self.waiting.get_mut(place)) {
                 call.returned = Some((moment.position(), moment.register(self.convention.result)));
             }
         }
@@ -85,8 +89,22 @@ impl Calls<'_> {
         }
         let call = Call::new(moment, self.convention, address);
         let to = call.return_address;
+        let number = self.told + self.waiting.len() as u64;
+        self.open.entry((to, call.stack_pointer)).or_default().push_back(number);
         self.waiting.push_back(call);
         to.filter(|to| self.returns.insert(*to))
+    }
+
+    /// No return of a call is looked for any more, the oldest that waited.
+    fn close(&mut self, call: &Call) {
+        let key = (call.return_address, call.stack_pointer);
+        let Some(open) = self.open.get_mut(&key) else { return };
+        if call.returned.is_none() {
+            open.pop_front();
+        }
+        if open.is_empty() {
+            self.open.remove(&key);
+        }
     }
 
     /// Tells calls that are complete, and those that have waited for too long, or all.
@@ -96,6 +114,8 @@ impl Calls<'_> {
                 break;
             }
             if let Some(call) = self.waiting.pop_front() {
+                self.told += 1;
+                self.close(&call);
                 tell(call)?;
             }
         }
@@ -117,7 +137,8 @@ pub fn calls(
     let entries: BTreeSet<u32> = entries.iter().copied().collect();
     let convention = program.instruction_set().calling_convention();
     let (waiting, returns) = (VecDeque::new(), BTreeSet::new());
-    let mut calls = Calls { convention, entries: &entries, waiting, returns, to };
+    let mut calls =
+        Calls { convention, entries: &entries, waiting, told: 0, open: HashMap::new(), returns, to };
     let mut quarry = Quarry::default();
     entries.iter().for_each(|entry| quarry.add_address(program, *entry));
     let segments = program.trace().segments();
@@ -209,5 +230,91 @@ fn in_segment(
             // What was proved a moment ago can be executed again.
             _ => return ControlFlow::Continue(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ktrace_machine::InstructionSet;
+
+    /// r0, the stack pointer and the return address are known at each.
+    struct At {
+        position: u64,
+        registers: [u32; 16],
+    }
+
+    impl Moment for At {
+        fn position(&self) -> u64 {
+            self.position
+        }
+
+        fn register(&self, number: usize) -> Option<u32> {
+            self.registers.get(number).copied()
+        }
+
+        fn read_memory(&self, _: u32, into: &mut [Option<u8>]) {
+            into.fill(None);
+        }
+    }
+
+    /// Entries and returns at random, as they come with recursion, tail calls and longjmp: each return is the innermost call's
+    /// that is to come back to there.
+    #[test]
+    fn the_innermost_call_returns() {
+        let entries = BTreeSet::from([0x100]);
+        let convention = InstructionSet::Arm.calling_convention();
+        let (waiting, returns) = (VecDeque::new(), BTreeSet::new());
+        let mut calls = Calls {
+            convention,
+            entries: &entries,
+            waiting,
+            told: 0,
+            open: HashMap::new(),
+            returns,
+            to: u64::MAX,
+        };
+        let mut expected: Vec<(u64, u32, u32, Option<u64>)> = Vec::new();
+        let mut told = Vec::new();
+        let mut random = fastrand::Rng::with_seed(1);
+        for position in 0..100_000 {
+            let mut registers = [0; 16];
+            let (stack_pointer, to) = (random.u32(..40), 4 * random.u32(..3));
+            (registers[13], registers[14]) = (stack_pointer, 0x200 + to);
+            // More calls than returns, so that some are given up.
+            let address = if random.u32(..5) < 3 { 0x100 } else { 0x200 + to };
+            calls.at(&At { position, registers }, address);
+            if address == 0x100 {
+                expected.push((position, stack_pointer, 0x200 + to, None));
+            } else {
+                // Calls wait for the next 10,000.
+                let oldest = expected.len().saturating_sub(WAITING);
+                let open = expected[oldest..].iter_mut().rev();
+                let innermost = open
+                    .filter(|call| call.3.is_none())
+                    .find(|call| (call.1, call.2) == (stack_pointer, address));
+                if let Some(call) = innermost {
+                    call.3 = Some(position);
+                }
+            }
+            let outcome = calls.tell(position == 99_999, &mut |call| {
+                told.push((
+                    call.position,
+                    call.stack_pointer.unwrap(),
+                    call.return_address.unwrap(),
+                    call.returned,
+                ));
+                ControlFlow::Continue(())
+            });
+            assert!(outcome.is_continue());
+        }
+        let told: Vec<_> = told
+            .into_iter()
+            .map(|(at, pointer, to, returned)| (at, pointer, to, returned.map(|(at, _)| at)))
+            .collect();
+        assert_eq!(told.len(), expected.len());
+        assert!(told == expected);
+        assert!(told.iter().any(|call| call.3.is_none()));
+        assert!(calls.open.is_empty());
     }
 }

@@ -1,10 +1,10 @@
 //! The part of a [`SegmentEncoder`] that deals with memory: what accesses meet, and what the trace has to say of it.
 
 use super::{
-    AccessKind, EncodeError, FirstSight, InitialMemory, NameId, OpaqueAccess, SegmentEncoder,
-    UNKNOWN_PHYSICAL, VIRTUAL_PAGES,
+    EncodeError, FirstSight, InitialMemory, NameId, OpaqueAccess, SegmentEncoder, UNKNOWN_PHYSICAL,
+    VIRTUAL_PAGES,
 };
-use crate::segment::local_memory::Sight;
+use crate::segment::local_memory::{AccessKind, Sight};
 use crate::segment::target::write_target;
 use crate::segment::translations::Behind;
 use crate::segment::{Stream, access, control, surprise};

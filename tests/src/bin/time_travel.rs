@@ -17,6 +17,8 @@ use serde_json::json;
 
 /// How often the trace is opened, each way.
 const OPENINGS: usize = 20;
+/// So many words are looked for from the end, of which some were last stored to near the start.
+const WATCHED: usize = 200;
 /// At so many random positions there may be an instruction that runs a million times.
 const CONDITIONS: usize = 20;
 /// How many random positions are gone to: enough that the slowest hundredth is not chance.
@@ -213,7 +215,7 @@ fn main() {
     // Words that some early code stores to, seen from the end.
     let mut written = Vec::new();
     let mut watch_end = Measured::default();
-    for _ in 0..40 {
+    for _ in 0..WATCHED {
         let early = Walk::new(Arc::clone(&program), random.u64(0..end / 10)).take(2000);
         let stores: Vec<u32> = early
             .filter_map(|event| match event {

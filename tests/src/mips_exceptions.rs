@@ -10,8 +10,9 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ktrace_timeline::Recording;
+use ktrace_format::Position;
 use ktrace_timeline::events::{Cause, Discontinuity};
+use ktrace_timeline::{Recording, Replay};
 
 use crate::exceptions::{Counts, equal, recorded};
 use crate::mips_oracle::State;
@@ -121,9 +122,13 @@ pub fn compare(
     let last = first + states.len() as u64 - 1;
     let recorded = recorded(recording, first + 1, last)?;
     for (expected, recorded) in expected.iter_mut().zip(&recorded) {
-        // Where an instruction that is not computed has led is not known if an interrupt came before the next one.
+        if expected.raised_by.is_some() || expected.pc.is_none() || recorded.pc.is_some() {
+            continue;
+        }
+        // Where an instruction that is not computed has led is not known if an interrupt came before the next one. ERET may
+        // have led to the next address, too.
         let before = states[(expected.position - first) as usize - 1].address();
-        if expected.raised_by.is_none() && expected.pc != Some(before + 4) && recorded.pc.is_none() {
+        if expected.pc != Some(before + 4) || is_eret(recording, expected.position - 1, before)? {
             expected.pc = None;
         }
     }
@@ -136,6 +141,14 @@ pub fn compare(
         expected.iter().map(|exception| exception.cause).collect(),
         in_slots.map(|exception| exception.cause).collect(),
     ))
+}
+
+fn is_eret(recording: &mut Recording, position: u64, address: u32) -> Result<bool> {
+    const ERET: u32 = 0x4200_0018;
+    recording.seek(Position(position))?;
+    let mut code = [None; 4];
+    recording.read_memory(address, &mut code)?;
+    Ok(code == ERET.to_be_bytes().map(Some) || code == ERET.to_le_bytes().map(Some))
 }
 
 #[cfg(test)]

@@ -117,6 +117,11 @@ impl Cause {
         self.code == GAP
     }
 
+    /// The mapping of virtual to physical addresses may be another behind it: after a reset, and where nobody knows what happened.
+    pub const fn remaps(self) -> bool {
+        self.is_gap() || self.code == Cause::reset(self.set)
+    }
+
     /// It is an interrupt.
     pub fn is_interrupt(self) -> bool {
         match self.set {

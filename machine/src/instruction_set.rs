@@ -122,6 +122,22 @@ impl InstructionSet {
         }
     }
 
+    /// Whether other registers and tables govern the translation of addresses with one status register than with another: in
+    /// Hyp and in Monitor mode of ARM they do (DDI 0406C, B3.1).
+    pub const fn translates_otherwise(self, before: u32, after: u32) -> bool {
+        const MONITOR: u32 = 0x16;
+        const HYPERVISOR: u32 = 0x1a;
+        match self {
+            InstructionSet::Arm => {
+                let field = arm::instruction::MODE_FIELD;
+                let (before, after) = (before & field, after & field);
+                before != after
+                    && (matches!(before, MONITOR | HYPERVISOR) || matches!(after, MONITOR | HYPERVISOR))
+            }
+            InstructionSet::Mips(_) => false,
+        }
+    }
+
     /// The mode in which a processor decodes code, by its registers; but no register tells that MIPS is in a delay slot.
     /// `None`: one that matters is not known.
     pub fn mode(self, read: impl Fn(usize) -> Option<u32>) -> Option<Mode> {
@@ -218,6 +234,19 @@ mod tests {
         assert_eq!(Cpu::new(release_2, &registers).mode(), Mode::from_bits(0x81));
         assert_eq!(big.with_properties_of(Mode::from_bits(0x80)), big);
         assert!(big.is_in_delay_slot(Mode::from_bits(0x91)) && !big.is_in_delay_slot(Mode::from_bits(0x81)));
+    }
+
+    #[test]
+    fn hyp_and_monitor_mode_translate_otherwise() {
+        let otherwise = |before, after| InstructionSet::Arm.translates_otherwise(before, after);
+        assert!(
+            otherwise(0x1d3, 0x1da)
+                && otherwise(0x1a, 0x13)
+                && otherwise(0x16, 0x1a)
+                && otherwise(0x10, 0x16)
+        );
+        assert!(!otherwise(0x10, 0x1d3) && !otherwise(0x1a, 0x1da) && !otherwise(0x16, 0x2000_0016));
+        assert!(!MIPS(ByteOrder::Big).translates_otherwise(0x10, 0x1a));
     }
 
     #[test]

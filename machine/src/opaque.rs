@@ -16,7 +16,7 @@ pub struct Opaque {
     pub memory: bool,
     /// It may change the mapping of virtual to physical addresses.
     pub changes_mapping: bool,
-    /// It may do so by other means than the status register.
+    /// It may do so by other means than the status register, see [`translates_otherwise`](crate::InstructionSet::translates_otherwise).
     pub remaps: bool,
     /// What else it writes, by what it does to a status register.
     pub(crate) banked: Option<Banked>,
@@ -36,8 +36,8 @@ pub(crate) struct Banked {
 impl From<&arm::instruction::Opaque> for Opaque {
     fn from(opaque: &arm::instruction::Opaque) -> Opaque {
         let registers = if opaque.changes_mode { arm::instruction::BANKED } else { 0 };
-        let by_status = opaque.writes & arm::instruction::Opaque::CPSR != 0
-            && *opaque != arm::instruction::Opaque::UNKNOWN;
+        use arm::instruction::Opaque as Arm;
+        let by_status = opaque.writes & Arm::CPSR != 0 && opaque.writes != Arm::UNKNOWN.writes;
         Opaque {
             mnemonic: opaque.mnemonic,
             writes: RegisterSet::from_bits(opaque.writes.into()),

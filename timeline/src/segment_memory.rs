@@ -331,6 +331,21 @@ impl<J: Journal> SegmentMemory<J> {
         page.set_value(offset, bytes, value);
     }
 
+    /// A load within a line of memory about which nothing is special, if all bytes of it are known.
+    #[inline(always)]
+    fn load_known(&mut self, mapping: Mapping, address: u32, bytes: usize) -> Option<u64> {
+        let page = self.shadow.page(mapping);
+        let offset = address as usize % PAGE_BYTES;
+        let bits = known_bits(offset, bytes);
+        if page.known[offset / 64] & bits != bits {
+            return None;
+        }
+        let value = page.value(offset, bytes);
+        self.digest.access(address, bytes as u8, false, value);
+        self.accesses += 1;
+        Some(value)
+    }
+
     /// A store within a line of memory about which nothing is special.
     #[inline(always)]
     fn store_plainly(&mut self, mapping: Mapping, address: u32, bytes: usize, value: u64) {
@@ -363,16 +378,9 @@ impl<J: Journal> Bus for SegmentMemory<J> {
             && within_line(address, bytes)
             && let Some(mapping) = self.shadow.mapping(address)
             && mapping.behaviour != Behaviour::Device
+            && let Some(value) = self.load_known(mapping, address, bytes)
         {
-            let page = self.shadow.page(mapping);
-            let offset = address as usize % PAGE_BYTES;
-            let bits = known_bits(offset, bytes);
-            if page.known[offset / 64] & bits == bits {
-                let value = page.value(offset, bytes);
-                self.digest.access(address, bytes as u8, false, value);
-                self.accesses += 1;
-                return Ok(value);
-            }
+            return Ok(value);
         }
         self.load_slowly(address, bytes)
     }

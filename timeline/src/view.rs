@@ -21,7 +21,9 @@ pub(crate) struct Stand {
     pub(crate) executed: u64,
     /// The processor's status register.
     pub(crate) status: u32,
-    /// One of those instructions may have changed the mapping ([`Opaque::remaps`](ktrace_machine::Opaque::remaps)).
+    /// One of those instructions, or a discontinuity, may have changed the mapping ([`Opaque::remaps`](ktrace_machine::Opaque::remaps),
+    /// [`Cause::remaps`](ktrace_machine::Cause::remaps),
+    /// [`translates_otherwise`](ktrace_machine::InstructionSet::translates_otherwise)).
     pub(crate) remapped: bool,
 }
 

@@ -80,6 +80,10 @@ impl<J: Journal> Engine<J> {
             }
         }
         let further = std::mem::take(&mut self.further);
+        let others = further.causes(&self.memory.streams).iter().map(|cause| Cause::new(self.set, *cause));
+        let status = registers.get(self.set.status_register()).copied().unwrap_or_default();
+        self.remapped |= std::iter::once(cause).chain(others).any(Cause::remaps)
+            || self.set.translates_otherwise(self.cpu.status(), status);
         let stopped = std::mem::take(&mut self.halted);
         if self.noted.is_some() {
             let before = self.registers();

@@ -94,7 +94,10 @@ impl<J: Journal> Engine<J> {
             // The instruction counts as executed in a moment.
             self.volatile_at = self.executed + 1;
         }
-        self.complete(block, index, &results)
+        let before = self.cpu.status();
+        self.complete(block, index, &results)?;
+        self.remapped |= self.set.translates_otherwise(before, self.cpu.status());
+        Ok(())
     }
 
     pub(crate) fn complete(

@@ -3,7 +3,7 @@
 
 use ktrace_format::segment::SegmentError;
 use ktrace_format::segment::cursor::OpaqueAccess;
-use ktrace_format::shadow::{Behaviour, PAGE_BYTES, known_bits, within_line};
+use ktrace_format::shadow::{Behaviour, PAGE_BYTES, within_line};
 use ktrace_machine::bus::Halt;
 
 use super::SegmentMemory;
@@ -24,16 +24,10 @@ impl<J: Journal> SegmentMemory<J> {
         {
             return self.load_first(mapping, address, bytes).map_err(|error| self.fail(error));
         }
-        if let Some(mapping) = self.beside_the_trap(address, bytes) {
-            let page = self.shadow.page(mapping);
-            let offset = address as usize % PAGE_BYTES;
-            let bits = known_bits(offset, bytes);
-            if page.known[offset / 64] & bits == bits {
-                let value = page.value(offset, bytes);
-                self.digest.access(address, bytes as u8, false, value);
-                self.accesses += 1;
-                return Ok(value);
-            }
+        if let Some(mapping) = self.beside_the_trap(address, bytes)
+            && let Some(value) = self.load_known(mapping, address, bytes)
+        {
+            return Ok(value);
         }
         self.try_load(address, bytes).map_err(|error| self.fail(error))
     }

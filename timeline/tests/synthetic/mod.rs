@@ -11,10 +11,10 @@
 
 mod code;
 mod mips;
+mod steps;
 mod world;
 
 use std::convert::Infallible;
-use std::ops::Range;
 use std::rc::Rc;
 
 use ktrace_format::header::{Architecture, ByteOrder, Header, Path};
@@ -28,107 +28,14 @@ use ktrace_machine::{
 use ktrace_timeline::Program;
 use ktrace_timeline::events::{self, Event};
 use ktrace_timeline::provenance::Provenance;
-use proptest::prelude::*;
 use tempfile::TempDir;
 
+pub use steps::{Setup, Step, Stop, setup, steps};
 use world::World;
 pub use world::{HOT_PAGES, PAGE_BYTES};
 
 /// The number of the register CPSR on ARM.
 const CPSR: usize = 16;
-
-/// One thing that happens to the guest.
-#[derive(Clone, Debug)]
-pub enum Step {
-    /// A block runs: one that is known at this address, or a new one.
-    Run { which: u8, seed: u64, stop: Stop },
-    /// A block is entered of which nothing starts: an exception comes first.
-    Nothing { seed: u64 },
-    /// A virtual page shows something else from now on.
-    Remap { page: u8, to: u8 },
-    /// Something other than the processor changes memory, and nobody sees it.
-    Outside { seed: u64 },
-    /// Devices write to memory.
-    Dma { seed: u64 },
-    /// A segment ends.
-    Cut,
-}
-
-/// Where a block stops.
-#[derive(Clone, Copy, Debug)]
-pub enum Stop {
-    /// Behind its last instruction.
-    Never,
-    /// Behind an earlier one, after which the next block simply goes on.
-    After(u8),
-    /// Behind one, where an interrupt comes.
-    Interrupt(u8),
-    /// In the middle of an instruction, after so many accesses.
-    Fault(u8),
-}
-
-/// How a guest is made, besides its steps.
-#[derive(Clone, Copy, Debug)]
-pub struct Setup {
-    /// What it executes.
-    pub set: InstructionSet,
-    /// Its initial memory is captured.
-    pub image: bool,
-    /// The recording ends while the last instruction is under way.
-    pub open_end: Option<Stop>,
-    /// Devices write to memory after the last block.
-    pub last_dma: bool,
-    /// Instructions run that may change the mapping, after which what accesses have shown of it in the segment proves nothing.
-    pub remaps: bool,
-    /// Decides everything that the steps leave open.
-    pub seed: u64,
-}
-
-/// Any setup.
-pub fn setup() -> impl Strategy<Value = Setup> {
-    let open_end = prop_oneof![
-        3 => Just(None),
-        1 => stop().prop_map(Some),
-        2 => (0..6u8).prop_map(|accesses| Some(Stop::Fault(accesses))),
-    ];
-    let set = prop_oneof![
-        2 => Just(InstructionSet::Arm),
-        1 => Just(InstructionSet::mips(Order::Little)),
-        1 => Just(InstructionSet::mips(Order::Big)),
-    ];
-    (set, any::<bool>(), open_end, any::<bool>(), any::<bool>(), any::<u64>()).prop_map(
-        |(set, image, open_end, last_dma, remaps, seed)| Setup {
-            set,
-            image,
-            open_end,
-            last_dma,
-            remaps,
-            seed,
-        },
-    )
-}
-
-fn stop() -> impl Strategy<Value = Stop> {
-    prop_oneof![
-        12 => Just(Stop::Never),
-        3 => any::<u8>().prop_map(Stop::After),
-        1 => any::<u8>().prop_map(Stop::Interrupt),
-        2 => (0..12u8).prop_map(Stop::Fault),
-    ]
-}
-
-/// Any steps, so many.
-pub fn steps(count: Range<usize>) -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        60 => (any::<u8>(), any::<u64>(), stop()).prop_map(|(which, seed, stop)| Step::Run { which, seed, stop }),
-        1 => any::<u64>().prop_map(|seed| Step::Nothing { seed }),
-        8 => (0..HOT_PAGES as u8, any::<u8>()).prop_map(|(page, to)| Step::Remap { page, to }),
-        8 => any::<u64>().prop_map(|seed| Step::Outside { seed }),
-        8 => any::<u64>().prop_map(|seed| Step::Dma { seed }),
-        3 => Just(Step::Cut),
-    ];
-    prop::collection::vec(step, count)
-}
 
 /// What is known of a byte of memory at a position.
 #[derive(Clone, Copy, Debug)]
@@ -485,7 +392,9 @@ impl Guest {
     }
 
     fn cpsr(&mut self, thumb: bool, big_endian: bool) -> u32 {
-        let mode = [0x10, 0x13, 0x12, 0x17, 0x1f][self.random.usize(..5)];
+        // In monitor and hypervisor mode other registers govern translation.
+        let modes = [0x10, 0x13, 0x12, 0x17, 0x1f, 0x16, 0x1a];
+        let mode = modes[self.random.usize(..if self.remaps { 7 } else { 5 })];
         let flags = self.random.u32(..) & 0xf80f_01c0;
         flags | mode | u32::from(thumb) << 5 | u32::from(big_endian) << 9
     }
@@ -564,9 +473,15 @@ impl Guest {
         self.cpu = Cpu::new(self.set, &registers);
         self.volatile_known = true;
         // Only imported recordings have gaps (254).
-        let cause = |random: &mut fastrand::Rng| match random.bool() {
-            true => random.u8(..36),
-            false => [random.u8(..254), 255][usize::from(random.u8(..) == 0)],
+        let (set, may_remap) = (self.set, self.remaps);
+        let cause = |random: &mut fastrand::Rng| loop {
+            let cause = match random.bool() {
+                true => random.u8(..36),
+                false => [random.u8(..254), 255][usize::from(random.u8(..) == 0)],
+            };
+            if may_remap || !Cause::new(set, cause).remaps() {
+                return cause;
+            }
         };
         let mut causes = vec![cause(&mut self.random)];
         let keyframe: Vec<u32> = told.iter().map(|number| registers[number]).collect();
@@ -576,7 +491,16 @@ impl Guest {
             causes.push(further);
             self.world.encoder.further_discontinuity(further);
         }
+        let status = set.status_register();
+        self.remapped |= causes.iter().any(|cause| Cause::new(set, *cause).remaps())
+            || set.translates_otherwise(before[status], registers[status]);
         let position = self.registers.len() as u64;
+        if self.remapped {
+            // A position shows what is behind the discontinuity.
+            for sample in self.samples.iter_mut().rev().take_while(|sample| sample.position == position) {
+                (sample.byte, sample.provenance) = (None, Provenance::Unknown);
+            }
+        }
         let at_access = stopped || opaque.is_some_and(|opaque| opaque.memory);
         let (last, to) = (last.map(|last| block.address_of(last)), self.cpu.pc());
         self.discontinuities.push(Discontinuity { position, causes, last, at_access, to });
@@ -690,6 +614,7 @@ impl Guest {
             }
             Ok(value)
         });
+        self.remapped |= is_arm && tell && self.set.translates_otherwise(before, after);
         self.volatile_known = tell && opaque.writes.intersects(self.set.volatile_registers());
         self.cpu.complete_opaque(block, index, &results.unwrap()).unwrap();
         // It may have ended in an exception, which also changes the stack pointer, the link register, and where to go on.
